@@ -1,0 +1,1 @@
+"""Engines: everything that knows about tensors, behind the protocol in ``engine.protocol``."""
