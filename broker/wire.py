@@ -31,6 +31,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     target: str
     text: str
     cost: int  # characters of text, at least 1
+    accepted_ms: int  # Redis TIME, milliseconds since the epoch
     deadline_ms: int  # Redis TIME, milliseconds since the epoch
     v: int = PROTOCOL_VERSION
     idempotency: str = ""  # digest of the Idempotency-Key; names its Redis key
@@ -157,8 +158,12 @@ class Delivery(msgspec.Struct, frozen=True):
     stream: str  # stream key
     record: Record
     attempts: int  # 1 on first delivery
-    accepted_ms: int  # when its request was accepted (Redis TIME)
-    read_ms: int
+    read_ms: int  # when it was read, about Redis TIME (Record.accepted_ms is exact)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What tells deliveries apart: entry ids are only unique within a stream."""
+        return self.stream, self.entry
 
 
 class Completion(msgspec.Struct, frozen=True):

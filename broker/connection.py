@@ -1,0 +1,145 @@
+"""Connections to Redis: URLs of every supported kind, time-outs, and the edge where redis
+exceptions become the broker's own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import redis
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from broker.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
+from broker.settings import BrokerSettings
+
+# Answers of a server that is there but cannot serve just now.
+_PASSING_ERRORS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A parsed Redis URL. ``kind`` is ``url``, ``sentinel`` or ``cluster``."""
+
+    kind: str
+    url: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    service: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_url(url: str) -> Endpoint:
+    """Raises BrokerMisconfigured, without the password, when no server can be meant by ``url``."""
+    scheme = url.partition("://")[0]
+    if scheme in ("redis", "rediss", "unix"):
+        return Endpoint("url", url)
+    kind, _, tls = scheme.removeprefix("redis+").partition("+")
+    if kind not in ("sentinel", "cluster") or not scheme.startswith("redis+"):
+        raise BrokerMisconfigured(
+            f"--redis-url begins with {scheme!r}; use redis://, rediss://, unix://,"
+            " redis+sentinel://host:port,host:port/service or redis+cluster://host:port,host:port"
+            " (redis+sentinel+tls://, redis+cluster+tls:// with TLS)"
+        )
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    default_port = 26_379 if kind == "sentinel" else 6_379
+    try:
+        addresses = tuple(
+            (host.rpartition(":")[0] or host, int(host.rpartition(":")[2] or default_port))
+            if ":" in host
+            else (host, default_port)
+            for host in hosts.split(",")
+            if host
+        )
+    except ValueError:
+        raise BrokerMisconfigured("--redis-url names a port that is not a number") from None
+    path = [piece for piece in parts.path.split("/") if piece]
+    if not addresses or (kind == "sentinel" and not path):
+        raise BrokerMisconfigured("--redis-url names no host or, for Sentinel, no service")
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    if password:
+        options |= {"username": unquote(user) or None, "password": unquote(password)}
+    if tls:
+        options["ssl"] = True
+    if kind == "sentinel" and len(path) > 1:
+        options["db"] = int(path[1])
+    return Endpoint(kind, url, addresses, path[0] if path else "", options)
+
+
+def _options(settings: BrokerSettings, timeout_s: float | None) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "socket_timeout": settings.redis_timeout_s if timeout_s is None else timeout_s,
+        "socket_connect_timeout": settings.redis_timeout_s,
+        "socket_keepalive": True,
+        "protocol": 2,  # one shape of answers from every server version
+    }
+    if settings.redis_password_file:
+        try:
+            text = Path(settings.redis_password_file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BrokerMisconfigured(f"--redis-password-file cannot be read: {error}") from None
+        options["password"] = text.partition("\n")[0].strip()
+    return options
+
+
+def connect(settings: BrokerSettings, timeout_s: float | None = None) -> Any:
+    """A synchronous client that never retries by itself: who retries must know that it is safe.
+
+    ``timeout_s`` overrides the setting; a blocking read needs one longer than its BLOCK.
+    """
+    endpoint, options = parse_url(settings.redis_url), _options(settings, timeout_s)
+    options["retry"] = Retry(NoBackoff(), 0)
+    if endpoint.kind == "url":
+        return redis.Redis.from_url(endpoint.url, **options)
+    if endpoint.kind == "sentinel":
+        sentinel = redis.sentinel.Sentinel(endpoint.hosts, socket_timeout=settings.redis_timeout_s)
+        return sentinel.master_for(endpoint.service, **(options | endpoint.options))
+    nodes = [redis.cluster.ClusterNode(host, port) for host, port in endpoint.hosts]
+    with reaching_redis():
+        return redis.cluster.RedisCluster(startup_nodes=nodes, **(options | endpoint.options))
+
+
+def connect_async(settings: BrokerSettings, timeout_s: float | None = None) -> Any:
+    """The asynchronous twin of ``connect``."""
+    endpoint, options = parse_url(settings.redis_url), _options(settings, timeout_s)
+    options["retry"] = AsyncRetry(NoBackoff(), 0)
+    if endpoint.kind == "url":
+        return redis.asyncio.Redis.from_url(endpoint.url, **options)
+    if endpoint.kind == "sentinel":
+        sentinel = redis.asyncio.sentinel.Sentinel(
+            endpoint.hosts, socket_timeout=settings.redis_timeout_s
+        )
+        return sentinel.master_for(endpoint.service, **(options | endpoint.options))
+    nodes = [redis.asyncio.cluster.ClusterNode(host, port) for host, port in endpoint.hosts]
+    return redis.asyncio.cluster.RedisCluster(startup_nodes=nodes, **(options | endpoint.options))
+
+
+def translated(error: BaseException) -> BrokerError:
+    """The broker's error for what redis-py raised."""
+    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
+        return BrokerMisconfigured(f"Redis refuses this user: {error}")
+    if isinstance(error, redis.ResponseError) and not str(error).startswith(_PASSING_ERRORS):
+        if str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+            return BrokerMisconfigured(f"Redis refuses this user: {error}")
+        if str(error).startswith(("OOM", "MISCONF")):
+            return BrokerUnavailable(f"Redis cannot take writes: {error}")
+        return BrokerMisconfigured(f"Redis answered with an error: {error}")
+    return BrokerUnavailable(f"Redis does not answer: {error or type(error).__name__}")
+
+
+@contextmanager
+def reaching_redis() -> Iterator[None]:
+    """Raises the broker's errors for whatever the body gets from redis-py."""
+    try:
+        yield
+    except (redis.RedisError, OSError, TimeoutError) as error:
+        raise translated(error) from error

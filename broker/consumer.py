@@ -1,0 +1,392 @@
+"""The model tier's side of the broker: reading records under lease, completing them, reclaiming
+what other workers left, and reporting."""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+import redis
+
+from broker import functions
+from broker.connection import connect, reaching_redis
+from broker.errors import BrokerUnavailable
+from broker.keys import GROUP, Keys, shard_keys, shard_of
+from broker.settings import BrokerSettings
+from broker.wire import (
+    LANES,
+    Completion,
+    Delivery,
+    Lane,
+    ModelEntry,
+    Outcome,
+    Record,
+    WorkerEntry,
+)
+
+log = logging.getLogger(__name__)
+
+Verdict = Literal["go", "expired", "cancelled", "over"]
+
+# A delivery, its outcome (None: none is needed), whether it is also a dead letter.
+End = tuple[Delivery, Outcome | None, bool]
+
+MOST_BLOCK_MS = 5_000
+MOST_WATCHED = 10_000  # requests whose watchers are remembered between begin and complete
+MOST_COMPLETIONS = 256  # per call: 1,024 held up a blocked Redis for 31 ms
+MOST_SUSPECTS = 8  # records of unknown guilt that may share an engine
+SHARED_BLOCK_MS = 50  # with several shards, how long to wait on one before looking at the next
+RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+_decode_record = msgspec.json.Decoder(Record).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def worker_id() -> str:
+    """A name no other worker has had: host, process, random."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class Consumer:
+    """One worker's consumer in every shard's group. Not thread-safe, but for ``renew``, which has
+    a connection of its own.
+
+    Every method raises BrokerUnavailable when Redis is away and BrokerMisconfigured when it cannot
+    serve us as it is set up; none of them has changed anything that calling again would spoil.
+    """
+
+    def __init__(self, settings: BrokerSettings, model: str) -> None:
+        self.settings = settings
+        self.model = model
+        self.worker = worker_id()
+        self.give_up: Callable[[], bool] = lambda: False  # asked between tries of ``complete``
+        self._shards = shard_keys(settings.shards)
+        self._client = connect(settings)
+        # A blocking read needs a connection whose time-out exceeds its BLOCK: redis-py would give
+        # up, or hang, before the server answers.
+        self._reader = connect(settings, MOST_BLOCK_MS / 1000 + settings.redis_timeout_s)
+        self._renewer = connect(settings)
+        self._watchers: dict[str, list[str]] = {}  # request key → processes, as begin found them
+        self._server_ahead_ms = 0.0  # of this machine's clock
+
+    def prepare(self) -> None:
+        """Checks the server, loads the functions where this user may, makes the groups."""
+        functions.init(self.settings)
+        with reaching_redis():
+            self._make_groups()
+            seconds, microseconds = self._client.time()
+            self._set_clock(seconds * 1000 + microseconds // 1000)
+
+    def _make_groups(self) -> None:
+        for keys in self._shards:
+            for lane in LANES:
+                try:
+                    # From 0, not $: what was queued before the group existed is work too.
+                    self._client.xgroup_create(
+                        keys.queue(self.model, lane), GROUP, id="0", mkstream=True
+                    )
+                except redis.ResponseError as error:
+                    if not str(error).startswith("BUSYGROUP"):
+                        raise
+
+    def announce(self, entry: ModelEntry) -> None:
+        """Tells the API tier what the model can do; stays when the worker is gone."""
+        fields = {
+            "revision": entry.revision,
+            "languages": _encode(entry.languages),
+            "max_source_tokens": entry.max_source_tokens,
+        }
+        with reaching_redis():
+            for keys in self._shards:
+                self._client.hset(keys.model(entry.name), mapping=fields)
+
+    # ── Reading ──────────────────────────────────────────────────────────────────────────────
+
+    def read(self, interactive: int, bulk: int, block_ms: int) -> list[Delivery]:
+        """At most that many new records per lane, interactive ones first, now under our lease.
+
+        Waits up to ``block_ms`` for the first one; [] if none came.
+        """
+        rooms: dict[Lane, int] = {"interactive": interactive, "bulk": bulk}
+        rooms = {lane: room for lane, room in rooms.items() if room > 0}
+        if not rooms:
+            return []
+        with reaching_redis():
+            try:
+                return self._read_now(rooms) or self._read_blocking(rooms, block_ms)
+            except redis.ResponseError as error:
+                # A server that restarted empty, or was flushed, has lost the groups.
+                if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                    raise
+                self._make_groups()
+                return []
+
+    def _read_now(self, rooms: dict[Lane, int]) -> list[Delivery]:
+        """Reads every shard without waiting; what was taken is replaced from the backlog."""
+        deliveries: list[Delivery] = []
+        for keys in self._shards:
+            left = {
+                lane: room - sum(d.record.lane == lane for d in deliveries)
+                for lane, room in rooms.items()
+            }
+            pipeline = self._client.pipeline(transaction=False)
+            for lane, room in left.items():
+                if room > 0:
+                    stream = keys.queue(self.model, lane)
+                    pipeline.xreadgroup(GROUP, self.worker, {stream: ">"}, count=room)
+            taken = [d for answer in pipeline.execute() for d in self._deliveries(answer)]
+            if taken:
+                self._refill(keys)
+            deliveries += taken
+        return deliveries
+
+    def _read_blocking(self, rooms: dict[Lane, int], block_ms: int) -> list[Delivery]:
+        if block_ms <= 0:
+            return []
+        if len(self._shards) > 1:
+            block_ms = min(block_ms, SHARED_BLOCK_MS)
+        block_ms = min(block_ms, MOST_BLOCK_MS)
+        for keys in self._shards:
+            streams = {keys.queue(self.model, lane): ">" for lane in rooms}
+            # COUNT counts per stream, so the smaller room bounds both.
+            answer = self._reader.xreadgroup(
+                GROUP, self.worker, streams, count=min(rooms.values()), block=block_ms
+            )
+            deliveries = self._deliveries(answer)
+            if deliveries:
+                self._refill(keys)
+                return deliveries
+        return []
+
+    def _deliveries(self, answer: Any) -> list[Delivery]:
+        return [
+            self._delivery(stream.decode(), entry, fields[b"record"], 1)
+            for stream, entries in answer or ()
+            for entry, fields in entries
+        ]
+
+    def _delivery(self, stream: str, entry: bytes, payload: bytes, attempts: int) -> Delivery:
+        read_ms = int(time.time() * 1000 + self._server_ahead_ms)
+        return Delivery(entry.decode(), stream, _decode_record(payload), attempts, read_ms)
+
+    def _set_clock(self, server_ms: int) -> None:
+        self._server_ahead_ms = server_ms - time.time() * 1000
+
+    def _refill(self, keys: Keys) -> None:
+        self._call("refill", [keys.load(), *self._lanes(keys)], [self.model])
+
+    def begin(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+        """What to do with each delivery before spending model time on it; marks their requests
+        running.
+
+        ``go``; ``expired`` or ``cancelled``: complete it as such; ``over``: ``discard`` it, since
+        the record has its result already or its request is gone.
+        """
+        verdicts: dict[tuple[str, str], Verdict] = {}
+        for keys, group in self._by_shard(deliveries):
+            requests = _places(self._request(keys, d.record) for d in group)
+            arguments: list[Any] = []
+            for d in group:
+                arguments += (requests[self._request(keys, d.record)], d.record.index)
+            with reaching_redis():
+                answer = self._call("begin", list(requests), arguments)
+            for request, watchers in zip(requests, answer[1], strict=True):
+                self._watchers[request] = watchers.decode().split()
+            for d, verdict in zip(group, answer[0], strict=True):
+                verdicts[d.place] = verdict.decode()
+        while len(self._watchers) > MOST_WATCHED:
+            # Whoever is forgotten too early is told by the second call in ``_write``.
+            del self._watchers[next(iter(self._watchers))]
+        return [verdicts[d.place] for d in deliveries]
+
+    # ── Completing ───────────────────────────────────────────────────────────────────────────
+
+    def complete(self, completions: Sequence[Completion]) -> int:
+        """Writes results and acknowledges, in one step per shard and 256 records; returns how many
+        of the records were not already finished by another worker.
+
+        Tries until Redis answers; raises BrokerUnavailable only when ``give_up()`` says so.
+        """
+        return self._finish([(c.delivery, c.outcome, c.dead) for c in completions])
+
+    def discard(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledges records that need no result."""
+        self._finish([(d, None, False) for d in deliveries])
+
+    def _finish(self, ends: list[End]) -> int:
+        first = 0
+        by_place = {end[0].place: end for end in ends}
+        for keys, group in self._by_shard([end[0] for end in ends]):
+            for start in range(0, len(group), MOST_COMPLETIONS):
+                part = [by_place[d.place] for d in group[start : start + MOST_COMPLETIONS]]
+                first += self._until_answered(partial(self._write, keys, part))
+        return first
+
+    def _write(self, keys: Keys, ends: list[End]) -> int:
+        records = [delivery.record for delivery, _, _ in ends]
+        requests = _places(self._request(keys, record) for record in records)
+        digests = _places(
+            keys.idempotency(record.tenant, record.idempotency)
+            for record in records
+            if record.idempotency
+        )
+        processes = sorted({p for request in requests for p in self._watchers.get(request, ())})
+        arguments: list[Any] = [
+            self.model,
+            self.settings.result_ttl_s * 1000,
+            self.settings.dead_letters,
+            len(requests),
+            len(digests),
+            *processes,
+            "--",
+        ]
+        for delivery, outcome, dead in ends:
+            record = delivery.record
+            arguments += (
+                record.lane,
+                delivery.entry,
+                requests[self._request(keys, record)],
+                digests.get(keys.idempotency(record.tenant, record.idempotency), 0),
+                record.request,
+                record.index,
+                b"" if outcome is None else _encode(outcome),
+                int(outcome is not None and outcome.text is not None),
+                record.cost,
+                record.tenant,
+                _encode(record) if dead else b"",
+            )
+        replies = [keys.reply(process) for process in processes]
+        names = [keys.load(), keys.dead(), *self._lanes(keys), *requests, *digests, *replies]
+        acknowledged, news = self._call("complete", names, arguments)
+        for process, line in zip(news[::2], news[1::2], strict=True):
+            # It began to watch after ``begin`` looked.
+            self._client.execute_command(
+                "XADD", keys.reply(process.decode()), "NOMKSTREAM", "*", *line
+            )
+        return int(acknowledged)
+
+    def _until_answered(self, attempt: Callable[[], int]) -> int:
+        tries = 0
+        while True:
+            try:
+                with reaching_redis():
+                    return attempt()
+            except BrokerUnavailable as error:
+                if self.give_up():
+                    raise
+                if tries == 0:
+                    log.warning("completing: %s; trying until Redis answers", error)
+                time.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+                tries += 1
+
+    # ── Leases ───────────────────────────────────────────────────────────────────────────────
+
+    def renew(self, deliveries: Sequence[Delivery]) -> set[tuple[str, str]]:
+        """Renews our leases; returns the places that are still ours. Safe from another thread."""
+        ours: set[tuple[str, str]] = set()
+        with reaching_redis():
+            for stream, entries in _by_stream(deliveries).items():
+                answer = functions.call(self._renewer, "renew", [stream], [self.worker, *entries])
+                ours |= {(stream, entry.decode()) for entry in answer}
+        return ours
+
+    def reclaim(self, limit: int) -> list[Delivery]:
+        """Records whose lease ran out elsewhere, of one kind: any number up to ``limit`` that were
+        handed back (attempts 1), or at most 8 delivered once before (attempts 2), or a single one
+        (attempts 3 or more)."""
+        with reaching_redis():
+            for keys in self._shards:
+                for lane in LANES:
+                    stream = keys.queue(self.model, lane)
+                    try:
+                        answer = self._call(
+                            "reclaim",
+                            [stream],
+                            [self.worker, self._lease_ms(), limit, min(limit, MOST_SUSPECTS)],
+                        )
+                    except redis.ResponseError as error:
+                        if "NOGROUP" not in str(error):
+                            raise
+                        continue  # read makes the group
+                    if answer:
+                        return [
+                            self._delivery(stream, entry, payload, attempts)
+                            for entry, payload, attempts in answer
+                        ]
+        return []
+
+    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Makes records claimable at once by others, as if they had never been delivered."""
+        with reaching_redis():
+            for stream, entries in _by_stream(deliveries).items():
+                self._call("hand_back", [stream], [self.worker, self._lease_ms() + 1, *entries])
+
+    # ── Reporting ────────────────────────────────────────────────────────────────────────────
+
+    def heartbeat(self, entry: WorkerEntry, batch_records: int) -> None:
+        """Reports this worker for three heartbeats and refills the ready window.
+
+        ``batch_records`` is how many records make one batch of ours: that many are kept ready.
+        """
+        fields: list[Any] = []
+        for field in ("model", "device", "engine", "slots", "rate", "completed", "started_ms"):
+            fields += (field, getattr(entry, field))
+        ttl_ms = int(self.settings.heartbeat_s * 3000)
+        with reaching_redis():
+            for keys in self._shards:
+                names = [keys.worker(self.worker), keys.load(), *self._lanes(keys)]
+                arguments = [self.model, self.worker, ttl_ms, max(1, batch_records), *fields]
+                self._set_clock(self._call("heartbeat", names, arguments))
+
+    def retire(self) -> None:
+        """Leaves the groups and the register; consumers that still hold records stay until those
+        are reclaimed."""
+        with reaching_redis():
+            for keys in self._shards:
+                streams = [keys.queue(self.model, lane) for lane in LANES]
+                names = [keys.worker(self.worker), keys.load(), *streams]
+                self._call("retire", names, [self.model, self.worker])
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for client in (self._client, self._reader, self._renewer):
+            client.close()
+
+    def _call(self, short: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
+        return functions.call(self._client, short, keys, arguments)
+
+    def _lease_ms(self) -> int:
+        return int(self.settings.lease_s * 1000)
+
+    def _lanes(self, keys: Keys) -> list[str]:
+        """Streams and backlogs in the order that the functions want."""
+        pairs = [(keys.queue(self.model, lane), keys.backlog(self.model, lane)) for lane in LANES]
+        return [name for pair in pairs for name in pair]
+
+    def _request(self, keys: Keys, record: Record) -> str:
+        return keys.request(record.tenant, record.request)
+
+    def _by_shard(self, deliveries: Sequence[Delivery]) -> list[tuple[Keys, list[Delivery]]]:
+        groups: defaultdict[int, list[Delivery]] = defaultdict(list)
+        for delivery in deliveries:
+            shard = shard_of(delivery.record.request, len(self._shards))
+            groups[shard or 0].append(delivery)
+        return [(self._shards[shard], group) for shard, group in groups.items()]
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    """Each name once, with its place counted from 1."""
+    return {name: place for place, name in enumerate(dict.fromkeys(names), 1)}
+
+
+def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:
+    streams: defaultdict[str, list[str]] = defaultdict(list)
+    for delivery in deliveries:
+        streams[delivery.stream].append(delivery.entry)
+    return streams

@@ -1,0 +1,486 @@
+#!lua name=dragoman_v1
+-- The decisions of the broker protocol, version 1. Every function runs atomically; every key it
+-- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
+-- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
+
+local REVISION = 1
+local GROUP = 'workers'
+local DEFAULT_WINDOW = 64     -- records kept ready while no worker has reported its batch
+local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
+local RATE_SAMPLE_MS = 250    -- completions are averaged over at least this long
+local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving average
+local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
+local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',
+  'created_ms', 'deadline_ms', 'watchers', 'idempotency'}
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function number(value, default)
+  return tonumber(value or nil) or default
+end
+
+-- Doubles keep their exact value through this format, so that cancel finds the scores submit gave.
+local function exact(value)
+  return string.format('%.17g', value)
+end
+
+-- ── The ready window ─────────────────────────────────────────────────────────────────────────
+
+-- Entries of the stream that no worker holds yet.
+local function unread(stream)
+  local length = redis.call('XLEN', stream)
+  if length == 0 then return 0 end
+  local pending = redis.pcall('XPENDING', stream, GROUP)
+  if pending.err then return length end -- no group yet: nobody holds anything
+  return length - pending[1]
+end
+
+-- Moves records from the backlog into the stream, fairest first, until a batch per live worker is
+-- ready. The score of the last one moved is the fair queue's clock.
+local function promote(stream, backlog, load, model, lane)
+  local waiting = redis.call('ZCARD', backlog)
+  if waiting == 0 then return end
+  local window = number(redis.call('HGET', load, 'window:' .. model), DEFAULT_WINDOW)
+  local room = math.min(window - unread(stream), waiting, MOST_PROMOTED)
+  if room <= 0 then return end
+  local popped = redis.call('ZPOPMIN', backlog, room)
+  for i = 1, #popped, 2 do
+    redis.call('XADD', stream, '*', 'record', popped[i])
+  end
+  redis.call('HSET', load, 'clock:' .. model .. ':' .. lane, popped[#popped])
+end
+
+-- ── Outstanding cost and drain rate ──────────────────────────────────────────────────────────
+
+local function raise_load(load, model, lane, tenant, cost, now)
+  if redis.call('HINCRBY', load, 'cost:' .. model, cost) == cost then
+    -- Idle until now: idle time must not count as slow draining.
+    redis.call('HSET', load, 'since:' .. model, now, 'drained:' .. model, 0)
+  end
+  redis.call('HINCRBY', load, 'cost:' .. model .. ':' .. lane, cost)
+  redis.call('HINCRBY', load, 'tenant:' .. model .. ':' .. lane .. ':' .. tenant, cost)
+end
+
+local function lower_load(load, model, lane, tenant, cost)
+  redis.call('HINCRBY', load, 'cost:' .. model, -cost)
+  redis.call('HINCRBY', load, 'cost:' .. model .. ':' .. lane, -cost)
+  local field = 'tenant:' .. model .. ':' .. lane .. ':' .. tenant
+  if redis.call('HINCRBY', load, field, -cost) <= 0 then
+    redis.call('HDEL', load, field, 'tag:' .. model .. ':' .. lane .. ':' .. tenant)
+  end
+end
+
+local function measure_rate(load, model, cost, now)
+  local drained = redis.call('HINCRBY', load, 'drained:' .. model, cost)
+  local fields = redis.call('HMGET', load, 'since:' .. model, 'rate:' .. model)
+  local elapsed = now - number(fields[1], now)
+  if elapsed < RATE_SAMPLE_MS then return end
+  local sample, rate = drained * 1000 / elapsed, number(fields[2], nil)
+  if rate then sample = rate + (1 - math.exp(-elapsed / RATE_HORIZON_MS)) * (sample - rate) end
+  redis.call('HSET', load, 'rate:' .. model, exact(sample), 'since:' .. model, now,
+    'drained:' .. model, 0)
+end
+
+-- ── News for the API processes ───────────────────────────────────────────────────────────────
+
+-- Adds a line about a request to the news of each process that watches it.
+local function note(news, watchers, id, remaining, state)
+  for process in string.gmatch(watchers or '', '%S+') do
+    news[process] = news[process] or {}
+    table.insert(news[process], id)
+    table.insert(news[process], remaining .. ' ' .. state)
+  end
+end
+
+-- Writes the news to the declared reply streams (process → key). Returns what is left for
+-- processes that began to watch after the caller looked, as {process, {field, value, …}, …}.
+local function publish(news, replies)
+  local left = {}
+  for process, lines in pairs(news) do
+    if replies[process] then
+      redis.call('XADD', replies[process], 'NOMKSTREAM', 'MAXLEN', '~', REPLY_LENGTH, '*',
+        unpack(lines))
+    else
+      table.insert(left, process)
+      table.insert(left, lines)
+    end
+  end
+  return left
+end
+
+local function expire_together(request, idempotency, ttl_ms)
+  redis.call('PEXPIRE', request, ttl_ms)
+  if idempotency then redis.call('PEXPIRE', idempotency, ttl_ms) end
+end
+
+-- ── submit ───────────────────────────────────────────────────────────────────────────────────
+-- KEYS: request, load, backlog, stream [, idempotency]
+-- ARGV: id, tenant, model, lane, source, target, ids, deadline in ms from now, result TTL ms, cap,
+--       kept, watching process, idempotency digest, fingerprint, weight, then per record:
+--       cost, the record's JSON from its tenant on
+-- Answers {verdict, id, outstanding cost, rate}.
+local function submit(keys, args)
+  local request, load, backlog, stream, idempotency = unpack(keys)
+  local id, tenant, model, lane, source, target, ids = unpack(args, 1, 7)
+  local now = now_ms()
+  local deadline, ttl = now + tonumber(args[8]), tonumber(args[8]) + tonumber(args[9])
+  local process, weight = args[12], tonumber(args[15])
+  local fields = redis.call('HMGET', load, 'cost:' .. model, 'rate:' .. model,
+    'clock:' .. model .. ':' .. lane, 'tag:' .. model .. ':' .. lane .. ':' .. tenant)
+  local outstanding, rate = number(fields[1], 0), fields[2] or ''
+
+  if redis.call('EXISTS', request) == 1 then return {'duplicate', id, outstanding, rate} end
+  if idempotency then
+    local earlier = redis.call('GET', idempotency)
+    if earlier then
+      local earlier_id, fingerprint = string.match(earlier, '^(%S+) (.*)$')
+      if fingerprint ~= args[14] then return {'conflict', earlier_id, outstanding, rate} end
+      return {'duplicate', earlier_id, outstanding, rate}
+    end
+  end
+  local cost, costs = 0, {}
+  for i = 16, #args, 2 do
+    cost = cost + tonumber(args[i])
+    table.insert(costs, args[i])
+  end
+  if outstanding > 0 and outstanding + cost > tonumber(args[10]) then
+    return {'overloaded', id, outstanding, rate}
+  end
+
+  local base = math.max(number(fields[3], 0), number(fields[4], 0))
+  local head = '{"request":"' .. id .. '","accepted_ms":' .. string.format('%d', now)
+    .. ',"deadline_ms":' .. string.format('%d', deadline) .. ',"index":'
+  local score, members = base, {}
+  for i = 16, #args, 2 do
+    score = score + tonumber(args[i]) / weight
+    table.insert(members, exact(score))
+    table.insert(members, head .. string.format('%d', (i - 16) / 2) .. ',' .. args[i + 1])
+    if #members >= 512 then
+      redis.call('ZADD', backlog, unpack(members))
+      members = {}
+    end
+  end
+  if #members > 0 then redis.call('ZADD', backlog, unpack(members)) end
+  redis.call('HSET', load, 'tag:' .. model .. ':' .. lane .. ':' .. tenant, exact(score))
+  redis.call('HSET', request, 'state', 'queued', 'total', #costs, 'remaining', #costs,
+    'succeeded', 0, 'model', model, 'lane', lane, 'source', source, 'target', target, 'ids', ids,
+    'created_ms', string.format('%d', now), 'deadline_ms', string.format('%d', deadline),
+    'waiters', 1, 'kept', args[11], 'watchers', process, 'idempotency', args[13],
+    'base', exact(base), 'weight', args[15], 'costs', table.concat(costs, ' '))
+  redis.call('PEXPIRE', request, ttl)
+  if idempotency then redis.call('SET', idempotency, id .. ' ' .. args[14], 'PX', ttl) end
+  raise_load(load, model, lane, tenant, cost, now)
+  promote(stream, backlog, load, model, lane)
+  return {'accepted', id, outstanding + cost, rate}
+end
+
+-- ── watch ────────────────────────────────────────────────────────────────────────────────────
+-- KEYS: request, load   ARGV: process to wake ('' for none), 'results' or ''
+-- Answers false for an unknown request, else {status fields, now, outstanding, rate, results}.
+local function watch(keys, args)
+  local status = redis.call('HMGET', keys[1], unpack(STATUS))
+  if not status[1] then return false end
+  local watchers, process = ' ' .. (status[12] or '') .. ' ', args[1]
+  local open = status[1] == 'queued' or status[1] == 'running'
+  if open and process ~= '' and not string.find(watchers, ' ' .. process .. ' ', 1, true) then
+    redis.call('HSET', keys[1], 'watchers', (status[12] or '') .. ' ' .. process)
+  end
+  local load = redis.call('HMGET', keys[2], 'cost:' .. status[5], 'rate:' .. status[5])
+  local results = {}
+  if args[2] == 'results' then results = redis.call('HGETALL', keys[1]) end
+  return {status, now_ms(), load[1] or '0', load[2] or '', results}
+end
+
+-- ── keep, leave ──────────────────────────────────────────────────────────────────────────────
+-- KEYS: request. A kept request is never cancelled for lack of waiters.
+local function keep(keys)
+  if redis.call('EXISTS', keys[1]) == 0 then return 0 end
+  redis.call('HSET', keys[1], 'kept', 1)
+  return 1
+end
+
+local function leave(keys)
+  if redis.call('EXISTS', keys[1]) == 0 then return 0 end
+  redis.call('HSET', keys[1], 'left_ms', string.format('%d', now_ms()))
+  return redis.call('HINCRBY', keys[1], 'waiters', -1)
+end
+
+-- ── cancel ───────────────────────────────────────────────────────────────────────────────────
+-- KEYS: request, load, backlog, stream, idempotency, then reply streams
+-- ARGV: id, tenant, result TTL ms, patience ms ('' cancels in any case; a number only a request
+--       that is not kept and that nobody has waited for for that long), processes of the streams
+-- Answers {cancelled or not, news left to publish}.
+local function cancel(keys, args)
+  local request, load, backlog, stream = unpack(keys, 1, 4)
+  local id, tenant, patience = args[1], args[2], tonumber(args[4])
+  local fields = redis.call('HMGET', request, 'state', 'model', 'lane', 'base', 'weight', 'costs',
+    'remaining', 'watchers', 'idempotency', 'waiters', 'kept', 'left_ms')
+  local state, model, lane = fields[1], fields[2], fields[3]
+  if state ~= 'queued' and state ~= 'running' then return {0, {}} end
+  if patience then
+    local idle = now_ms() - number(fields[12], now_ms())
+    if fields[11] == '1' or number(fields[10], 0) > 0 or idle < patience then return {0, {}} end
+  end
+  -- The scores that submit gave, recomputed in the same order, find the request's own records
+  -- without walking the backlog. What is already in the stream is completed by its worker.
+  local score, weight, removed = tonumber(fields[4]), tonumber(fields[5]), 0
+  local head = '{"request":"' .. id .. '"'
+  for cost in string.gmatch(fields[6], '%d+') do
+    score = score + tonumber(cost) / weight
+    local at = exact(score)
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', backlog, at, at)) do
+      if string.sub(member, 1, #head) == head and redis.call('ZREM', backlog, member) == 1 then
+        removed = removed + tonumber(cost)
+      end
+    end
+  end
+  if removed > 0 then lower_load(load, model, lane, tenant, removed) end
+  redis.call('HSET', request, 'state', 'cancelled')
+  expire_together(request, fields[9] ~= '' and keys[5], args[3])
+  local news, replies = {}, {}
+  for i = 5, #args do replies[args[i]] = keys[i + 1] end
+  note(news, fields[8], id, fields[7], 'cancelled')
+  promote(stream, backlog, load, model, lane)
+  return {1, publish(news, replies)}
+end
+
+-- ── begin ────────────────────────────────────────────────────────────────────────────────────
+-- KEYS: requests   ARGV: per record: which request (from 1), its index
+-- Answers {verdicts, watchers per request}: what a worker must know before it spends model time.
+local function begin(keys, args)
+  local now, states, watchers = now_ms(), {}, {}
+  for i, request in ipairs(keys) do
+    local fields = redis.call('HMGET', request, 'state', 'deadline_ms', 'watchers')
+    if fields[1] and fields[1] ~= 'cancelled' and number(fields[2], 0) <= now then
+      states[i] = 'expired'
+    else
+      states[i] = fields[1] or 'gone'
+      if states[i] == 'queued' then redis.call('HSET', request, 'state', 'running') end
+    end
+    watchers[i] = fields[3] or ''
+  end
+  local verdicts = {}
+  for i = 1, #args, 2 do
+    local request = tonumber(args[i])
+    local state = states[request]
+    if state == 'gone' or redis.call('HEXISTS', keys[request], args[i + 1]) == 1 then
+      table.insert(verdicts, 'over')
+    elseif state == 'expired' or state == 'cancelled' then
+      table.insert(verdicts, state)
+    else
+      table.insert(verdicts, 'go')
+    end
+  end
+  return {verdicts, watchers}
+end
+
+-- ── complete ─────────────────────────────────────────────────────────────────────────────────
+-- KEYS: load, dead, interactive stream, its backlog, bulk stream, its backlog, then requests, then
+--       idempotency keys, then reply streams
+-- ARGV: model, result TTL ms, dead letters to keep, number of requests, number of idempotency
+--       keys, processes of the reply streams, '--', then per record: lane, entry, which request,
+--       which idempotency key (0 none), request id, index, outcome ('' none), 1 if it has a text,
+--       cost, tenant, dead letter ('' none)
+-- Only the acknowledgement that really removes an entry counts, so a second finisher changes
+-- nothing. Answers {records acknowledged, news left to publish}.
+local LANES = {interactive = 3, bulk = 5}
+
+local function store(request, idempotency, args, at, ttl_ms, news)
+  local fields = redis.call('HMGET', request, 'state', 'watchers')
+  local state = fields[1]
+  if not state or state == 'cancelled' then return end
+  if redis.call('HSETNX', request, args[at + 5], args[at + 6]) == 0 then return end
+  local remaining = redis.call('HINCRBY', request, 'remaining', -1)
+  local succeeded = redis.call('HINCRBY', request, 'succeeded', args[at + 7])
+  if remaining == 0 then
+    state = succeeded > 0 and 'done' or 'failed'
+    redis.call('HSET', request, 'state', state)
+    expire_together(request, idempotency, ttl_ms)
+  end
+  news[args[at + 4]] = {fields[2], remaining, state}
+end
+
+local function complete(keys, args)
+  local model, ttl_ms, letters = args[1], args[2], args[3]
+  local idempotencies_at = 6 + tonumber(args[4])
+  local replies_at = idempotencies_at + tonumber(args[5])
+  local replies, at = {}, 6
+  while args[at] ~= '--' do
+    replies[args[at]] = keys[replies_at + at - 5]
+    at = at + 1
+  end
+  local lowered, changed, acknowledged, drained = {}, {}, 0, 0
+  for i = at + 1, #args, 11 do
+    local lane, entry, cost, tenant = args[i], args[i + 1], tonumber(args[i + 8]), args[i + 9]
+    local stream = keys[LANES[lane]]
+    if redis.call('XACK', stream, GROUP, entry) == 1 then
+      redis.call('XDEL', stream, entry)
+      acknowledged, drained = acknowledged + 1, drained + cost
+      local owner = lane .. ' ' .. tenant
+      lowered[owner] = (lowered[owner] or 0) + cost
+      local idempotency = tonumber(args[i + 3]) > 0 and keys[idempotencies_at + args[i + 3]]
+      if args[i + 6] ~= '' then
+        store(keys[6 + args[i + 2]], idempotency, args, i, ttl_ms, changed)
+      end
+      if args[i + 10] ~= '' then
+        redis.call('XADD', keys[2], 'MAXLEN', '~', letters, '*', 'model', model,
+          'record', args[i + 10], 'outcome', args[i + 6])
+      end
+    end
+  end
+  for owner, cost in pairs(lowered) do
+    local lane, tenant = string.match(owner, '^(%S+) (.*)$')
+    lower_load(keys[1], model, lane, tenant, cost)
+  end
+  if drained > 0 then measure_rate(keys[1], model, drained, now_ms()) end
+  local news = {}
+  for id, line in pairs(changed) do note(news, line[1], id, line[2], line[3]) end
+  promote(keys[3], keys[4], keys[1], model, 'interactive')
+  promote(keys[5], keys[6], keys[1], model, 'bulk')
+  return {acknowledged, publish(news, replies)}
+end
+
+-- ── Leases ───────────────────────────────────────────────────────────────────────────────────
+
+local function owned(stream, consumer, entry)
+  local pending = redis.call('XPENDING', stream, GROUP, entry, entry, 1)
+  return pending[1] and pending[1][2] == consumer
+end
+
+-- KEYS: stream   ARGV: consumer, entries. Answers the entries that are still the consumer's: a
+-- bare XCLAIM would steal back what another worker has reclaimed.
+local function renew(keys, args)
+  local kept = {}
+  for i = 2, #args do
+    if owned(keys[1], args[1], args[i]) then
+      redis.call('XCLAIM', keys[1], GROUP, args[1], 0, args[i], 'JUSTID')
+      table.insert(kept, args[i])
+    end
+  end
+  return kept
+end
+
+-- KEYS: stream   ARGV: consumer, lease ms, entries. Makes them claimable at once, as if they had
+-- never been delivered.
+local function hand_back(keys, args)
+  local returned = 0
+  for i = 3, #args do
+    if owned(keys[1], args[1], args[i]) then
+      redis.call('XCLAIM', keys[1], GROUP, args[1], 0, args[i], 'IDLE', args[2], 'RETRYCOUNT', 0,
+        'JUSTID')
+      returned = returned + 1
+    end
+  end
+  return returned
+end
+
+-- KEYS: stream   ARGV: consumer, lease ms, most fresh records, most suspects
+-- Claims records whose lease ran out, of one kind only: handed back ones (as many as fit), else
+-- those delivered once (a small group), else a single one that was delivered more often. Claiming
+-- counts as a delivery, so nothing is claimed that would then only wait behind a suspect.
+-- Answers {entry, record JSON, deliveries} per record.
+local function reclaim(keys, args)
+  local stream, consumer, lease = keys[1], args[1], args[2]
+  local kinds = {{}, {}, {}}
+  for _, pending in ipairs(redis.call('XPENDING', stream, GROUP, 'IDLE', lease, '-', '+', 1024)) do
+    local kind = kinds[math.min(pending[4], 2) + 1]
+    table.insert(kind, {pending[1], pending[4]})
+  end
+  local most = {tonumber(args[3]), tonumber(args[4]), 1}
+  for kind = 1, 3 do
+    local claimed = {}
+    for i = 1, math.min(#kinds[kind], most[kind]) do
+      local entry, deliveries = kinds[kind][i][1], kinds[kind][i][2]
+      local message = redis.call('XCLAIM', stream, GROUP, consumer, lease, entry)[1]
+      if message then table.insert(claimed, {entry, message[2][2], deliveries + 1}) end
+    end
+    if #claimed > 0 then return claimed end
+  end
+  return {}
+end
+
+-- ── Workers ──────────────────────────────────────────────────────────────────────────────────
+
+-- Rewrites the register of a model's workers: sets or drops one, forgets dead ones whose records
+-- have all been reclaimed (with their consumers), and sizes the ready window.
+local function register(load, model, streams, worker, expiry, batch, now)
+  local field = 'workers:' .. model
+  local workers = cjson.decode(redis.call('HGET', load, field) or '{}')
+  workers[worker] = expiry and {expiry, batch} or nil
+  local window, count = 0, 0
+  for id, entry in pairs(workers) do
+    if entry[1] > now then
+      window, count = window + entry[2], count + 1
+    else
+      local idle = true
+      for _, stream in ipairs(streams) do
+        local pending = redis.pcall('XPENDING', stream, GROUP, '-', '+', 1, id)
+        if not pending.err then
+          if #pending > 0 then idle = false
+          else redis.call('XGROUP', 'DELCONSUMER', stream, GROUP, id) end
+        end
+      end
+      if idle then workers[id] = nil end
+    end
+  end
+  if next(workers) then redis.call('HSET', load, field, cjson.encode(workers))
+  else redis.call('HDEL', load, field) end
+  if window > 0 then redis.call('HSET', load, 'window:' .. model, window)
+  else redis.call('HDEL', load, 'window:' .. model) end
+  return count
+end
+
+-- KEYS: worker, load, interactive stream, its backlog, bulk stream, its backlog
+-- ARGV: model, worker id, TTL ms, records of its batch, then fields and values of the worker's hash
+local function heartbeat(keys, args)
+  local model, ttl, now = args[1], tonumber(args[3]), now_ms()
+  redis.call('HSET', keys[1], 'seen_ms', string.format('%d', now), unpack(args, 5))
+  redis.call('PEXPIRE', keys[1], ttl)
+  register(keys[2], model, {keys[3], keys[5]}, args[2], now + ttl, tonumber(args[4]), now)
+  promote(keys[3], keys[4], keys[2], model, 'interactive')
+  promote(keys[5], keys[6], keys[2], model, 'bulk')
+  return now
+end
+
+-- KEYS: worker, load, interactive stream, bulk stream   ARGV: model, worker id
+-- A worker leaves. Its consumers stay while they hold anything: deleting one drops its entries.
+local function retire(keys, args)
+  redis.call('DEL', keys[1])
+  -- An expiry in the past: kept in the register until its last record is reclaimed.
+  return register(keys[2], args[1], {keys[3], keys[4]}, args[2], 0, 0, now_ms())
+end
+
+-- KEYS: load, interactive stream, its backlog, bulk stream, its backlog   ARGV: model
+local function refill(keys, args)
+  promote(keys[2], keys[3], keys[1], args[1], 'interactive')
+  promote(keys[4], keys[5], keys[1], args[1], 'bulk')
+  return 1
+end
+
+local function revision()
+  return REVISION
+end
+
+-- What finishes or protects accepted work runs without free memory; only submit needs some.
+-- (While a library loads, Lua's own globals are not there yet, so no loop over names.)
+local SPARED = {'allow-oom'}
+redis.register_function('dragoman_v1_submit', submit)
+redis.register_function{function_name = 'dragoman_v1_watch', callback = watch, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_keep', callback = keep, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_leave', callback = leave, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_cancel', callback = cancel, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_begin', callback = begin, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_complete', callback = complete, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_renew', callback = renew, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_hand_back', callback = hand_back,
+  flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_reclaim', callback = reclaim, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_heartbeat', callback = heartbeat,
+  flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_retire', callback = retire, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_refill', callback = refill, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_revision', callback = revision,
+  flags = {'no-writes'}}

@@ -1,0 +1,384 @@
+"""The API tier's side of the broker: submitting requests, reading their state, cancelling them."""
+
+import asyncio
+import secrets
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from broker import functions
+from broker.coalescer import Coalescer
+from broker.connection import connect_async, reaching_redis
+from broker.errors import BrokerUnavailable, IdempotencyConflict, Overloaded
+from broker.keys import Keys, new_request_id, shard_keys, shard_of
+from broker.settings import BrokerSettings
+from broker.wire import (
+    LANES,
+    PROTOCOL_VERSION,
+    Lane,
+    Load,
+    ModelEntry,
+    Outcome,
+    Receipt,
+    RequestStatus,
+    Submission,
+    WorkerEntry,
+)
+
+ABANDON_S = 30.0  # how long a request that nobody waits for is kept running
+DEFAULT_WEIGHT = 1  # a tenant's share of the fair queue
+
+_encode = msgspec.json.Encoder().encode
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+_decode_ids = msgspec.json.Decoder(list[str | int]).decode
+
+
+class _RecordTail(msgspec.Struct, omit_defaults=True):
+    """What ``submit`` puts behind the request, times and index that the server itself writes."""
+
+    tenant: str
+    lane: Lane
+    source: str
+    target: str
+    cost: int
+    text: str
+    v: int
+    idempotency: str = ""
+    traceparent: str = ""
+
+
+class Producer:
+    """Submits requests and follows them. One per API process; safe for any number of tasks.
+
+    ``process`` names the reply stream that this process reads. Every method raises
+    BrokerUnavailable within ``redis_timeout_s`` when Redis is away, and BrokerMisconfigured when it
+    cannot serve us as it is set up.
+    """
+
+    def __init__(self, settings: BrokerSettings, process: str) -> None:
+        self.settings = settings
+        self.process = process
+        self._keys = shard_keys(settings.shards)
+        self._redis = Coalescer(connect_async(settings))
+        self._timers: set[asyncio.Task[None]] = set()
+
+    async def prepare(self) -> None:
+        """Checks the server and loads the functions where this user may."""
+        await asyncio.to_thread(functions.init, self.settings)
+
+    async def ready(self) -> None:
+        """Returns if Redis is reachable and the functions are loaded."""
+        for keys in self._keys:
+            await self._call("watch", [keys.request("", ""), keys.load()], ["", ""])
+
+    def new_request_id(self, idempotency: str = "") -> str:
+        """An id whose shard is random, or decided by the digest of an Idempotency-Key."""
+        shards = self.settings.shards
+        if idempotency:
+            return new_request_id(zlib.crc32(idempotency.encode()) % shards)
+        return new_request_id(secrets.randbelow(shards))
+
+    async def submit(self, submission: Submission) -> Receipt:
+        """Queues all records of a request, or none of them.
+
+        Safe to call again with the same id after any error: what was queued stays queued once.
+        Raises Overloaded and IdempotencyConflict.
+        """
+        keys = self._shard(submission.id)
+        if keys is None:
+            raise ValueError("the request id was not made by new_request_id")
+        names = [
+            keys.request(submission.tenant, submission.id),
+            keys.load(),
+            keys.backlog(submission.model, submission.lane),
+            keys.queue(submission.model, submission.lane),
+        ]
+        if submission.idempotency:
+            names.append(keys.idempotency(submission.tenant, submission.idempotency))
+        answer = await self._call("submit", names, self._submit_arguments(submission))
+        verdict, request_id = answer[0].decode(), answer[1].decode()
+        outstanding, rate = int(answer[2]), _number(answer[3])
+        if verdict == "overloaded":
+            raise Overloaded(_wait_s(outstanding, rate))
+        if verdict == "conflict":
+            raise IdempotencyConflict("this Idempotency-Key came with another body before")
+        return Receipt(request_id, verdict == "duplicate", outstanding, _wait_s(outstanding, rate))
+
+    def _submit_arguments(self, submission: Submission) -> list[Any]:
+        arguments: list[Any] = [
+            submission.id,
+            submission.tenant,
+            submission.model,
+            submission.lane,
+            submission.source,
+            submission.target,
+            _encode(submission.ids),
+            submission.deadline_ms,
+            self.settings.result_ttl_s * 1000,
+            self.settings.max_outstanding_chars,
+            int(submission.kept),
+            self.process,
+            submission.idempotency,
+            submission.fingerprint,
+            DEFAULT_WEIGHT,
+        ]
+        for text in submission.texts:
+            cost = max(1, len(text))
+            tail = _RecordTail(
+                tenant=submission.tenant,
+                lane=submission.lane,
+                source=submission.source,
+                target=submission.target,
+                cost=cost,
+                text=text,
+                v=PROTOCOL_VERSION,
+                idempotency=submission.idempotency,
+                traceparent=submission.traceparent,
+            )
+            arguments += (cost, _encode(tail)[1:])
+        return arguments
+
+    async def watch(self, tenant: str, request_id: str) -> RequestStatus | None:
+        """The request's status; from now on its news reaches this process's waiter too.
+
+        None for unknown, malformed and foreign ids alike.
+        """
+        found = await self._read(tenant, request_id, self.process, "")
+        return found and found[0]
+
+    async def status(self, tenant: str, request_id: str) -> RequestStatus | None:
+        """The request's status, or None."""
+        found = await self._read(tenant, request_id, "", "")
+        return found and found[0]
+
+    async def view(
+        self, tenant: str, request_id: str
+    ) -> tuple[RequestStatus, dict[int, Outcome]] | None:
+        """The request's status and its outcomes so far by record index, read at one instant."""
+        return await self._read(tenant, request_id, "", "results")
+
+    async def _read(
+        self, tenant: str, request_id: str, process: str, results: str
+    ) -> tuple[RequestStatus, dict[int, Outcome]] | None:
+        keys = self._shard(request_id)
+        if keys is None:
+            return None
+        names = [keys.request(tenant, request_id), keys.load()]
+        answer = await self._call("watch", names, [process, results])
+        if answer is None:
+            return None
+        flat = answer[4]
+        outcomes = {
+            int(field): _decode_outcome(value)
+            for field, value in zip(flat[::2], flat[1::2], strict=True)
+            if field.isdigit()
+        }
+        return _status(tenant, request_id, answer), outcomes
+
+    async def outcomes(
+        self, tenant: str, request_id: str, indexes: Sequence[int]
+    ) -> dict[int, Outcome]:
+        """Those of the outcomes at ``indexes`` that there are."""
+        keys = self._shard(request_id)
+        if keys is None or not indexes:
+            return {}
+        with reaching_redis():
+            values = await self._redis.execute("HMGET", keys.request(tenant, request_id), *indexes)
+        return {
+            index: _decode_outcome(value)
+            for index, value in zip(indexes, values, strict=True)
+            if value is not None
+        }
+
+    async def keep(self, tenant: str, request_id: str) -> None:
+        """A Location was given: the request is never cancelled for lack of waiters."""
+        keys = self._shard(request_id)
+        if keys is not None:
+            await self._call("keep", [keys.request(tenant, request_id)])
+
+    async def leave(self, tenant: str, request_id: str) -> None:
+        """A caller went away. If nobody waits ``ABANDON_S`` later and the request is not kept, it
+        is cancelled; if this process dies before, the work simply goes on."""
+        keys = self._shard(request_id)
+        if keys is None:
+            return
+        waiters = await self._call("leave", [keys.request(tenant, request_id)], retry=False)
+        if int(waiters) <= 0:
+            timer = asyncio.ensure_future(self._abandon(tenant, request_id))
+            self._timers.add(timer)
+            timer.add_done_callback(self._timers.discard)
+
+    async def _abandon(self, tenant: str, request_id: str) -> None:
+        await asyncio.sleep(ABANDON_S + 0.05)
+        try:
+            await self._cancel(tenant, request_id, patience_ms=int(ABANDON_S * 1000))
+        except BrokerUnavailable:
+            return  # the work goes on, as it does when this process dies
+
+    async def cancel(self, tenant: str, request_id: str) -> RequestStatus | None:
+        """Cancels the request at once, unless it has ended; its status afterwards, or None."""
+        await self._cancel(tenant, request_id, patience_ms=None)
+        return await self.status(tenant, request_id)
+
+    async def _cancel(self, tenant: str, request_id: str, patience_ms: int | None) -> bool:
+        keys = self._shard(request_id)
+        if keys is None:
+            return False
+        request = keys.request(tenant, request_id)
+        with reaching_redis():
+            fields = await self._redis.execute(
+                "HMGET", request, "model", "lane", "idempotency", "watchers"
+            )
+        if fields[0] is None:
+            return False
+        model, lane, digest, watchers = (field.decode() for field in fields)
+        processes = watchers.split()
+        names = [
+            request,
+            keys.load(),
+            keys.backlog(model, lane),
+            keys.queue(model, lane),
+            keys.idempotency(tenant, digest),
+            *(keys.reply(process) for process in processes),
+        ]
+        patience = "" if patience_ms is None else patience_ms
+        arguments = [request_id, tenant, self.settings.result_ttl_s * 1000, patience, *processes]
+        cancelled, news = await self._call("cancel", names, arguments)
+        for process, line in zip(news[::2], news[1::2], strict=True):
+            with reaching_redis():
+                await self._redis.execute(
+                    "XADD", keys.reply(process.decode()), "NOMKSTREAM", "*", *line
+                )
+        return bool(cancelled)
+
+    async def model(self, name: str) -> ModelEntry | None:
+        """What workers announced about a model; None if none ever did."""
+        with reaching_redis():
+            fields = await self._redis.execute("HGETALL", self._keys[0].model(name))
+        if not fields:
+            return None
+        return ModelEntry(
+            name=name,
+            revision=fields[b"revision"].decode(),
+            languages=msgspec.json.decode(fields[b"languages"], type=list[str]),
+            max_source_tokens=int(fields[b"max_source_tokens"]),
+        )
+
+    async def workers(self, model: str) -> list[WorkerEntry]:
+        """The live workers of a model, by id."""
+        with reaching_redis():
+            register = await self._redis.execute("HGET", self._keys[0].load(), f"workers:{model}")
+            ids = sorted(msgspec.json.decode(register)) if register else []
+            entries = await asyncio.gather(
+                *(self._redis.execute("HGETALL", self._keys[0].worker(id)) for id in ids)
+            )
+        return [_worker(id, fields) for id, fields in zip(ids, entries, strict=True) if fields]
+
+    async def load(self, model: str) -> Load:
+        """Outstanding work of a model over all shards."""
+        with reaching_redis():
+            shards = await asyncio.gather(*(self._load(keys, model) for keys in self._keys))
+            workers = len(await self.workers(model))
+        rates = [rate for _, _, rate, _, _, _ in shards if rate is not None]
+        return Load(
+            outstanding_cost=sum(shard[0] for shard in shards),
+            cost_by_lane={lane: sum(shard[1][lane] for shard in shards) for lane in LANES},
+            drain_rate=sum(rates) if rates else None,
+            ready=sum(shard[3] for shard in shards),
+            backlog=sum(shard[4] for shard in shards),
+            workers=workers,
+            dead_letters=sum(shard[5] for shard in shards),
+        )
+
+    async def _load(
+        self, keys: Keys, model: str
+    ) -> tuple[int, dict[str, int], float | None, int, int, int]:
+        fields = [f"cost:{model}", *(f"cost:{model}:{lane}" for lane in LANES), f"rate:{model}"]
+        answers = await asyncio.gather(
+            self._redis.execute("HMGET", keys.load(), *fields),
+            self._redis.execute("XLEN", keys.dead()),
+            *(self._redis.execute("XLEN", keys.queue(model, lane)) for lane in LANES),
+            *(self._redis.execute("ZCARD", keys.backlog(model, lane)) for lane in LANES),
+        )
+        costs = [int(value or 0) for value in answers[0][:3]]
+        by_lane = {str(lane): cost for lane, cost in zip(LANES, costs[1:], strict=True)}
+        rate = _number(answers[0][3] or b"")
+        return costs[0], by_lane, rate, sum(answers[2:4]), sum(answers[4:6]), answers[1]
+
+    async def close(self) -> None:
+        """Closes the connections; what was submitted goes on."""
+        for timer in self._timers:
+            timer.cancel()
+        await asyncio.gather(*self._timers, return_exceptions=True)
+        await self._redis.close()
+
+    def _shard(self, request_id: str) -> Keys | None:
+        shard = shard_of(request_id, self.settings.shards)
+        return None if shard is None else self._keys[shard]
+
+    async def _call(
+        self, short: str, keys: Sequence[str], arguments: Sequence[Any] = (), retry: bool = True
+    ) -> Any:
+        """Calls a function within the time-out; a cut connection is tried once more when the
+        function may run twice, a lost library is loaded again."""
+        command = ("FCALL", functions.name(short), len(keys), *keys, *arguments)
+        with reaching_redis():
+            async with asyncio.timeout(self.settings.redis_timeout_s):
+                try:
+                    return await self._redis.execute(*command)
+                except redis.TimeoutError:
+                    raise
+                except redis.ConnectionError:
+                    if not retry:
+                        raise
+                except redis.ResponseError as error:
+                    if not functions.missing(error):
+                        raise
+                    await asyncio.to_thread(functions.init, self.settings)
+                return await self._redis.execute(*command)
+
+
+def _number(value: bytes) -> float | None:
+    return float(value) if value else None
+
+
+def _wait_s(outstanding: int, rate: float | None) -> float | None:
+    return outstanding / rate if rate else None
+
+
+def _status(tenant: str, request_id: str, answer: Any) -> RequestStatus:
+    fields, now_ms, outstanding, rate = answer[0], answer[1], answer[2], answer[3]
+    total, remaining = int(fields[1]), int(fields[2])
+    return RequestStatus(
+        id=request_id,
+        tenant=tenant,
+        model=fields[4].decode(),
+        state=fields[0].decode(),
+        total=total,
+        done=total - remaining,
+        succeeded=int(fields[3]),
+        source=fields[6].decode(),
+        target=fields[7].decode(),
+        ids=_decode_ids(fields[8]),
+        created_ms=int(fields[9]),
+        deadline_ms=int(fields[10]),
+        now_ms=int(now_ms),
+        estimated_wait_s=_wait_s(int(outstanding), _number(rate)),
+    )
+
+
+def _worker(worker: str, fields: dict[bytes, bytes]) -> WorkerEntry:
+    return WorkerEntry(
+        id=worker,
+        model=fields[b"model"].decode(),
+        device=fields[b"device"].decode(),
+        engine=fields[b"engine"].decode(),
+        slots=int(fields[b"slots"]),
+        rate=float(fields[b"rate"]),
+        completed=int(fields[b"completed"]),
+        started_ms=int(fields[b"started_ms"]),
+        seen_ms=int(fields[b"seen_ms"]),
+    )

