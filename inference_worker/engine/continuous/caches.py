@@ -1,0 +1,120 @@
+"""The key-value caches of the slots: allocated once, never moved, and what they cost.
+
+Self-attention keys live in *cells*. The beams of a group share the group's cells, and a mask says
+which cells are ancestors of which beam: when beams change parents only the small mask is
+rearranged, never the keys. A cell without a living descendant is taken again. In the worst case a
+group needs ``beams × max_length`` cells; beams that share their past need a fraction, so the high
+cells of a slot are seldom touched and their pages seldom become resident.
+
+Cross-attention keys belong to the source sentence and are stored once per group.
+"""
+
+import torch
+from torch import Tensor
+
+from inference_worker.engine.continuous.checkpoint import Architecture
+from inference_worker.engine.continuous.rules import Rules
+
+Slots = (
+    Tensor | slice
+)  # which slots of [slots, …] tensors: indices, or a range where they lie together
+
+MASKED = float("-inf")
+FLOAT_BYTES = 4
+
+
+class Caches:
+    """Self- and cross-attention keys and values for ``width`` slots, and their masks.
+
+    ``own[layer]``: [slots, 2, heads, cells, head width]; ``cross[layer]``: the same over source
+    positions. ``ancestry``: [slots, beams, cells] and ``source_mask``: [slots, 1, 1, sources] are
+    added to attention scores, 0 or −inf. ``next_cells``: [slots, beams], where each beam's next
+    token goes.
+    """
+
+    def __init__(
+        self, architecture: Architecture, rules: Rules, width: int, device: torch.device
+    ) -> None:
+        heads = architecture.decoder_heads
+        self.beams = rules.beams
+        self.cells = cells_per_slot(rules)
+        self._head_width = architecture.width // heads
+        layers = range(architecture.decoder_layers)
+
+        def room(positions: int) -> Tensor:  # zeros: even a masked value must be a number
+            return torch.zeros(width, 2, heads, positions, self._head_width, device=device)
+
+        self.own = [room(self.cells) for _ in layers]
+        self.cross = [room(architecture.positions) for _ in layers]
+        self.ancestry = torch.full((width, rules.beams, self.cells), MASKED, device=device)
+        self.source_mask = torch.full((width, 1, 1, architecture.positions), MASKED, device=device)
+        self.next_cells = torch.zeros((width, rules.beams), dtype=torch.int64, device=device)
+        self._beam_numbers = torch.arange(rules.beams, device=device)
+        # Rows of ``own[layer]`` seen as [-1, head width]: where slot, key or value, head begin.
+        parts = torch.arange(2 * heads, device=device) * self.cells
+        slots = torch.arange(width, device=device) * (2 * heads * self.cells)
+        self._begin = slots[:, None] + parts  # [slots, 2 × heads]
+        self._ranks = torch.arange(1, rules.beams + 1, device=device).expand(width, -1).contiguous()
+        self._rows = torch.arange(width * rules.beams, device=device).view(width, rules.beams)
+
+    def place(self, slot: int, keys_values: Tensor) -> int:
+        """Gives a slot a new sentence: its cross keys [layers, 2, heads, sources, head width].
+
+        Its first cells are one per beam, and every beam sees the first beam's cell and its own: so
+        the start token on beam 0 is the past of the language token on beam 1. Returns how many
+        cells that is.
+        """
+        sources = keys_values.shape[3]
+        for cache, layer in zip(self.cross, keys_values, strict=True):
+            cache[slot, :, :, :sources] = layer
+        self.source_mask[slot] = MASKED
+        self.source_mask[slot, ..., :sources] = 0
+        self.ancestry[slot] = MASKED
+        self.ancestry[slot, :, 0] = 0
+        self.ancestry[slot, self._beam_numbers, self._beam_numbers] = 0
+        self.next_cells[slot] = self._beam_numbers
+        return self.beams
+
+    def write_index(self, slots: Slots) -> Tensor:
+        """Where this step writes: rows of ``own[layer]`` seen as [-1, head width], in the order of
+        the projected keys and values."""
+        return (self._begin[slots][:, None, :] + self.next_cells[slots][:, :, None]).view(-1)
+
+    def write(self, layer: int, index: Tensor, keys_values: Tensor) -> None:
+        """Stores keys and values [groups × beams, 2 × width] of one layer."""
+        flat = self.own[layer].view(-1, self._head_width)
+        flat.index_copy_(0, index, keys_values.reshape(-1, self._head_width))
+
+    def branch(self, slots: Slots, parents: Tensor, used: int) -> Tensor:
+        """Beams go on from ``parents`` [groups, beams]: each inherits its parent's ancestry and
+        gets the group's next cell that no living beam descends from.
+
+        ``used`` is how many cells any of the groups has touched. Returns the new cells.
+        """
+        reach = min(self.cells, used + self.beams)
+        ancestry = self.ancestry.view(-1, self.cells)[:, :reach]
+        rows = self._rows[slots]
+        groups = len(rows)
+        inherited = ancestry.index_select(0, (rows[:, :1] + parents).view(-1))
+        inherited = inherited.view(groups, self.beams, reach)
+        dead = inherited.amax(dim=1).ne(0).cumsum(dim=1)
+        cells = torch.searchsorted(dead, self._ranks[:groups])
+        inherited.scatter_(2, cells[:, :, None], 0)
+        ancestry.index_copy_(0, rows.view(-1), inherited.flatten(0, 1))
+        self.next_cells[slots] = cells
+        return cells
+
+
+def cells_per_slot(rules: Rules) -> int:
+    """Cells that beams which never share a token would need, and one free one per beam."""
+    return rules.beams * rules.max_length
+
+
+def slot_bytes(architecture: Architecture, rules: Rules) -> int:
+    """What one more slot costs at most: keys and values, masks, history, logits."""
+    keys = cells_per_slot(rules) + architecture.positions
+    keys_values = 2 * architecture.decoder_layers * architecture.width * keys
+    masks = rules.beams * cells_per_slot(rules) + architecture.positions
+    history = 4 * rules.beams * rules.max_length
+    logits = 2 * rules.beams * architecture.vocabulary
+    return FLOAT_BYTES * (keys_values + masks + history + logits)

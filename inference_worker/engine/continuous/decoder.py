@@ -1,0 +1,132 @@
+"""The decoder: one token per row in, the logits of the next one out, over the slots' caches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference_worker.engine.continuous.caches import Caches
+from inference_worker.engine.continuous.candidates import BLOCK
+from inference_worker.engine.continuous.checkpoint import Checkpoint
+from inference_worker.engine.continuous.layers import Embedding, Norm, joint, layer_names
+from inference_worker.engine.continuous.linear import ComputeType, Linear, make_linear
+from inference_worker.engine.continuous.schedule import Segment
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    before_attention: Norm
+    queries_keys_values: Linear
+    attention_out: Linear
+    before_cross: Norm
+    cross_queries: Linear
+    cross_out: Linear
+    before_inner: Norm
+    inner: Linear
+    outer: Linear
+
+
+class Decoder:
+    """Decoder stack and output projection."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, embedding: Embedding, compute_type: ComputeType
+    ) -> None:
+        architecture, weights = checkpoint.architecture, checkpoint.weights
+        self._embedding = embedding
+        self._heads = architecture.decoder_heads
+        self._layers = []
+        for name in layer_names("decoder", architecture.decoder_layers):
+            own, cross = f"{name}.self_attn", f"{name}.encoder_attn"
+            self._layers.append(
+                DecoderLayer(
+                    Norm(weights, f"{name}.self_attn_layer_norm"),
+                    joint(weights, [f"{own}.{part}_proj" for part in "qkv"], compute_type),
+                    joint(weights, [f"{own}.out_proj"], compute_type),
+                    Norm(weights, f"{name}.encoder_attn_layer_norm"),
+                    joint(weights, [f"{cross}.q_proj"], compute_type),
+                    joint(weights, [f"{cross}.out_proj"], compute_type),
+                    Norm(weights, f"{name}.final_layer_norm"),
+                    joint(weights, [f"{name}.fc1"], compute_type),
+                    joint(weights, [f"{name}.fc2"], compute_type),
+                )
+            )
+        self._norm = Norm(weights, "model.decoder.layer_norm")
+        projection = "model.shared.weight" if architecture.tied else "lm_head.weight"
+        self._vocabulary = vocabulary_projection(weights[projection], compute_type)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        caches: Caches,
+        write_index: Tensor,
+        segments: Sequence[Segment],
+    ) -> Tensor:
+        """Runs one token on each of [rows] and returns logits [rows, padded vocabulary].
+
+        Each layer stores its keys before it attends, so a row sees its own cell and, where the
+        ancestry mask allows it, cells written by other rows of its group in this very step.
+        """
+        states = self._embedding(tokens, positions)
+        width = states.shape[1]
+        for index, layer in enumerate(self._layers):
+            joined = layer.queries_keys_values(layer.before_attention(states))
+            caches.write(index, write_index, joined[:, width:])
+            attended = self._attend_own(joined[:, :width], caches, index, segments)
+            states = states + layer.attention_out(attended)
+            queries = layer.cross_queries(layer.before_cross(states))
+            attended = self._attend_cross(queries, caches, index, segments)
+            states = states + layer.cross_out(attended)
+            inner = layer.inner(layer.before_inner(states)).relu_()
+            states = states + layer.outer(inner)
+        return self._vocabulary(self._norm(states))
+
+    def _attend_own(
+        self, queries: Tensor, caches: Caches, layer: int, segments: Sequence[Segment]
+    ) -> Tensor:
+        """Each beam over the cells of its group that are its ancestors."""
+        beams = caches.ancestry.shape[1]
+        grouped = self._by_head(queries, beams)
+        parts = []
+        for segment in segments:
+            keys, values = caches.own[layer][segment.slots, :, :, : segment.cells].unbind(1)
+            mask = caches.ancestry[segment.slots, None, :, : segment.cells]
+            parts.append(attend(grouped[segment.rows], keys, values, mask))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _attend_cross(
+        self, queries: Tensor, caches: Caches, layer: int, segments: Sequence[Segment]
+    ) -> Tensor:
+        """The beams of a group are so many queries over one set of source keys."""
+        beams = caches.ancestry.shape[1]
+        grouped = self._by_head(queries, beams)
+        parts = []
+        for segment in segments:
+            keys, values = caches.cross[layer][segment.slots, :, :, : segment.sources].unbind(1)
+            mask = caches.source_mask[segment.slots, ..., : segment.sources]
+            mask = mask.expand(-1, -1, beams, -1)
+            parts.append(attend(grouped[segment.rows], keys, values, mask))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _by_head(self, rows: Tensor, beams: int) -> Tensor:
+        """[groups × beams, width] → [groups, heads, beams, head width]."""
+        groups, width = len(rows) // beams, rows.shape[1]
+        split = rows.reshape(groups, beams, self._heads, width // self._heads)
+        return split.transpose(1, 2)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of [groups, heads, beams, head width] → [groups × beams, width]."""
+    attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def vocabulary_projection(weight: Tensor, compute_type: ComputeType) -> Linear:
+    """The output projection, padded to whole blocks with tokens whose logit is −inf."""
+    missing = -len(weight) % BLOCK
+    bias = torch.zeros(len(weight) + missing)
+    bias[len(weight) :] = float("-inf")
+    return make_linear(functional.pad(weight, (0, 0, 0, missing)), bias, compute_type)

@@ -1,0 +1,56 @@
+"""The parts that encoder and decoder are made of, taken from a checkpoint's weights by name."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference_worker.engine.continuous.checkpoint import Checkpoint, sinusoids
+from inference_worker.engine.continuous.linear import ComputeType, Linear, make_linear
+
+NORM_EPSILON = 1e-5
+
+
+class Embedding:
+    """Token embedding, scaled, plus the sinusoid of the token's position.
+
+    The table keeps float32 for a float32 engine; otherwise the halved size counts for more.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
+        architecture = checkpoint.architecture
+        dtype = torch.float32 if compute_type == "float32" else torch.float16
+        self._table = checkpoint.weights["model.shared.weight"].to(dtype)
+        self._scale = math.sqrt(architecture.width) if architecture.scale_embedding else 1.0
+        table = sinusoids(architecture.positions, architecture.width, architecture.pad)
+        self._positions = table[architecture.pad + 1 :].clone()
+
+    def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Token ids and 0-based positions [rows] → [rows, width]."""
+        embedded = functional.embedding(tokens, self._table).float().mul_(self._scale)
+        return embedded.add_(functional.embedding(positions, self._positions))
+
+
+class Norm:
+    """Layer normalisation."""
+
+    def __init__(self, weights: dict[str, Tensor], name: str) -> None:
+        self._weight = weights[f"{name}.weight"].float()
+        self._bias = weights[f"{name}.bias"].float()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        shape = self._weight.shape
+        return functional.layer_norm(rows, shape, self._weight, self._bias, NORM_EPSILON)
+
+
+def layer_names(stack: str, layers: int) -> list[str]:
+    return [f"model.{stack}.layers.{index}" for index in range(layers)]
+
+
+def joint(weights: dict[str, Tensor], names: Sequence[str], compute_type: ComputeType) -> Linear:
+    """One linear layer whose outputs are those of the named ones, side by side."""
+    weight = torch.cat([weights[f"{name}.weight"] for name in names])
+    bias = torch.cat([weights[f"{name}.bias"] for name in names])
+    return make_linear(weight, bias, compute_type)

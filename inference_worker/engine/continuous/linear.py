@@ -1,0 +1,111 @@
+"""Linear layers for the three compute types, packed once for the CPU's matrix units.
+
+All take and return float32. ``bfloat16`` and ``int8`` round the weights and, on the way in, the
+activations; everything between two linear layers stays float32. An int8 row is scaled by its own
+largest value, never by the batch's: a sentence's result must not depend on its neighbours.
+
+The packed operators are those PyTorch ships for its own x86 inference paths (oneDNN); they are not
+a stable interface, which is why ``usable`` tries them before an engine is promised and why float32
+falls back to the ordinary operator where they are missing.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ComputeType = Literal["float32", "bfloat16", "int8"]
+Linear = Callable[[Tensor], Tensor]  # [rows, inputs] float32 → [rows, outputs] float32
+
+ROWS_HINT = 64  # rows a packed layout is tuned for; any other number works
+INT8_MAX = 127.0
+
+
+class PlainLinear:
+    """float32 through the ordinary operator, on any device."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.weight, self.bias = weight.float().contiguous(), bias.float()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return functional.linear(rows, self.weight, self.bias)
+
+
+class PackedLinear:
+    """float32 or bfloat16 with the weight in oneDNN's blocked layout."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.bias = bias.to(dtype)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), ROWS_HINT)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows.to(self.dtype), self.weight, self.bias, "none", [], ""
+        )
+        return product.float()
+
+
+class Int8Linear:
+    """int8 weights with a scale per output, int8 activations with a scale per row, exact sums."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        weight = weight.float()
+        self.bias = bias.float()
+        self.scales = weight.abs().amax(dim=1).clamp_(min=1e-12).div_(INT8_MAX)
+        rounded = (weight / self.scales[:, None]).round_().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(rounded, [ROWS_HINT, weight.shape[1]])
+        self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        scale = rows.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12).div_(INT8_MAX)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            (rows / scale).round_().to(torch.int8),
+            1.0,  # the activations' scale is per row, so it is applied below
+            0,
+            self.weight,
+            self.scales,
+            self.zero_points,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        return torch.addcmul(self.bias, product, scale)
+
+
+def make_linear(weight: Tensor, bias: Tensor, compute_type: ComputeType) -> Linear:
+    """A linear layer over ``weight`` [outputs, inputs] and ``bias`` [outputs]."""
+    if compute_type == "int8":
+        return Int8Linear(weight, bias)
+    if compute_type == "bfloat16":
+        return PackedLinear(weight, bias, torch.bfloat16)
+    if packs():
+        return PackedLinear(weight, bias, torch.float32)
+    return PlainLinear(weight, bias)
+
+
+def usable(compute_type: ComputeType) -> bool:
+    """Whether this machine computes in ``compute_type``, found out by doing it once."""
+    if compute_type == "float32":
+        return True
+    weight = torch.eye(64)
+    try:
+        product = make_linear(weight, torch.zeros(64), compute_type)(weight)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool(torch.allclose(product, weight, atol=0.02))
+
+
+def packs() -> bool:
+    """Whether float32 weights can be packed here."""
+    try:
+        PackedLinear(torch.eye(16), torch.zeros(16), torch.float32)(torch.eye(16))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return True
