@@ -1,0 +1,68 @@
+# Everything happens in .venv. Needs Python 3.11 or newer with pip, and make; nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: help install install-dev run demo test lint train evaluate clean
+
+help:
+	@echo 'make run          install, then run the service on http://127.0.0.1:9527 (Ctrl-C stops it)'
+	@echo 'make demo         install, translate a few sentences, stop'
+	@echo 'make test         install what the tests need, then run all of them'
+	@echo 'make install      only install, into $(VENV)'
+	@echo 'make train        train the bundled model again; make evaluate scores it'
+	@echo 'make clean        remove $(VENV) and what tools have cached'
+
+install: $(INSTALLED)
+install-dev: $(INSTALLED_DEV)
+
+# Debian keeps venv's pip in a package of its own (python3-venv). Without it the environment is made
+# bare, and the pip that is there installs into it.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Dragoman needs Python 3.11 or newer; $(PYTHON) is not. Try: make PYTHON=python3.11 ...' >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(BIN)/python install pip; } || { \
+	  rm -rf $(VENV); \
+	  echo 'Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv python3-pip' >&2; exit 1; }
+
+# A stamp that is newer than pyproject.toml means that there is nothing to install.
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	@echo 'Installing Dragoman into $(VENV) (PyTorch is large: some minutes the first time) ...'
+	@$(PIP) install --editable '.[api,worker,embedded]'
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml | $(BIN)/python
+	@echo 'Installing Dragoman and its tests into $(VENV) (PyTorch is large: some minutes the first time) ...'
+	@$(PIP) install --editable '.[dev]'
+	@touch $(INSTALLED) $@
+
+run: install
+	@$(BIN)/dragoman up
+
+demo: install
+	@$(BIN)/dragoman demo
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	HF_HUB_OFFLINE=1 $(BIN)/pytest
+
+train: install-dev
+	$(BIN)/python -m models.training.train $(ARGS)
+
+evaluate: install-dev
+	$(BIN)/python -m models.training.evaluate $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

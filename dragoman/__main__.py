@@ -1,0 +1,288 @@
+"""The ``dragoman`` command."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from broker import functions, options
+from broker.errors import BrokerError
+from broker.settings import BrokerSettings
+from dragoman import demo, lines, stack
+from dragoman.client import DEFAULT_URL, Client
+from dragoman.errors import DragomanError
+from dragoman.output import Output, progress_bar
+from dragoman.settings import StackSettings
+from dragoman.supervisor import StackFailed
+from dragoman.terminal import ctrl_c_is_ours
+
+FAILED, PARTLY_FAILED, INTERRUPTED = 1, 3, 130
+
+app = typer.Typer(
+    name="dragoman",
+    help="Translation as a service: an HTTP API and M2M100 workers that meet over Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(no_args_is_help=True, help="The checkpoints workers can serve.")
+broker = typer.Typer(no_args_is_help=True, help="The Redis that the tiers meet over.")
+app.add_typer(models, name="models")
+app.add_typer(broker, name="broker")
+
+PASS_ON: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,  # its own program prints it
+}
+
+
+def setting(name: str, *short: str) -> Any:
+    """A flag of ``StackSettings`` with its environment variable and its help."""
+    field = StackSettings.__dataclass_fields__[name]
+    choices = field.metadata["choices"]
+    return typer.Option(
+        options.flag(name),
+        *short,
+        envvar=options.variable(name),
+        help=field.metadata["help"],
+        metavar="|".join(choices) if choices else None,
+        show_default=field.default not in ("", False),
+    )
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def complain(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """Ends the command with one readable message where a person can do something about it."""
+    try:
+        yield
+    except (StackFailed, DragomanError, BrokerError, lines.Unusable) as error:
+        complain(f"dragoman: {error}")
+        raise typer.Exit(FAILED) from error
+
+
+def stack_settings(**values: Any) -> StackSettings:
+    try:
+        return StackSettings(**values)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def broker_settings(argv: list[str], program: str) -> BrokerSettings:
+    description = "Loads Dragoman's functions into every primary of a Redis, and checks it."
+    (settings,) = options.parse(
+        [BrokerSettings], argv, os.environ, program=program, description=description
+    )
+    assert isinstance(settings, BrokerSettings)  # parse returns what it was given
+    return settings
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"dragoman {version('dragoman')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+Host = Annotated[str, setting("host")]
+Port = Annotated[int, setting("port")]
+Workers = Annotated[int, setting("workers")]
+ApiProcesses = Annotated[int, setting("api_processes")]
+Model = Annotated[str, setting("model")]
+RedisUrl = Annotated[str, setting("redis_url")]
+DataDir = Annotated[str, setting("data_dir")]
+Device = Annotated[str, setting("device")]
+Grace = Annotated[float, setting("grace_s")]
+Verbose = Annotated[bool, setting("verbose", "-v")]
+
+
+@app.command()
+def up(
+    host: Host = StackSettings.host,
+    port: Port = StackSettings.port,
+    workers: Workers = StackSettings.workers,
+    api_processes: ApiProcesses = StackSettings.api_processes,
+    model: Model = StackSettings.model,
+    redis_url: RedisUrl = StackSettings.redis_url,
+    data_dir: DataDir = StackSettings.data_dir,
+    device: Device = StackSettings.device,
+    grace_s: Grace = StackSettings.grace_s,
+    verbose: Verbose = StackSettings.verbose,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C.
+
+    Every other setting of the tiers (docs/configuration.md) is taken from the environment.
+    """
+    settings = stack_settings(
+        host=host,
+        port=port,
+        workers=workers,
+        api_processes=api_processes,
+        model=model,
+        redis_url=redis_url,
+        data_dir=data_dir,
+        device=device,
+        grace_s=grace_s,
+        verbose=verbose,
+    )
+    with (
+        ctrl_c_is_ours(),
+        stack.Interrupts() as interrupts,
+        readable_errors(),
+        stack.assembled(settings, broker_settings([], "dragoman up"), complain) as supervisor,
+    ):
+        stack.run(supervisor, interrupts, when_ready=lambda: say(stack.welcome(settings)))
+
+
+@app.command("demo")
+def run_demo(
+    model: Model = StackSettings.model,
+    device: Device = StackSettings.device,
+    verbose: Verbose = StackSettings.verbose,
+) -> None:
+    """Start the service on a free port, translate a sentence and a small file, and stop.
+
+    The exit code is 0 when everything was translated.
+    """
+    port = stack.free_port(StackSettings.host)
+    settings = stack_settings(port=port, model=model, device=device, verbose=verbose)
+    complain("Starting an embedded Redis, one worker and the API …")
+    with (
+        ctrl_c_is_ours(),
+        stack.Interrupts() as interrupts,
+        readable_errors(),
+        stack.assembled(settings, broker_settings([], "dragoman demo"), complain) as supervisor,
+    ):
+        if not demo.run(supervisor, interrupts, stack.url(settings), say):
+            raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def translate(
+    source: Annotated[str, typer.Option("--from", help="Language of the text, e.g. en.")],
+    target: Annotated[str, typer.Option("--to", help="Language to translate into, e.g. ja.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Texts, files, or - for standard input; the latter two are read line by line.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="File to write instead of standard output.")
+    ] = "",
+    url: Annotated[
+        str, typer.Option("--url", envvar="DRAGOMAN_URL", help="Where the server is.")
+    ] = DEFAULT_URL,
+) -> None:
+    """Translate texts or files with a running server.
+
+    Lines keep their order and endings; blank lines stay. A line that fails becomes an empty one,
+    is named on standard error, and makes the exit code 3.
+    """
+    arguments = text or ([] if sys.stdin.isatty() else ["-"])
+    if not arguments:
+        raise typer.BadParameter("give a text, a file, or - for standard input")
+    try:
+        with readable_errors(), Output(output, arguments) as writer, Client(url) as client:
+            if any(lines.is_input(argument) for argument in arguments):
+                failed = translate_lines(client, source, target, arguments, writer)
+            else:
+                failed = translate_texts(client, source, target, arguments, writer)
+    except KeyboardInterrupt:
+        complain("dragoman: interrupted; what was not finished is cancelled")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
+    if failed:
+        raise typer.Exit(PARTLY_FAILED)
+
+
+def translate_texts(
+    client: Client, source: str, target: str, texts: list[str], output: Output
+) -> bool:
+    """Whether a text failed."""
+    results = client.results(texts, source, target)
+    stream = output.stream()
+    for number, result in enumerate(results, 1):
+        stream.write(f"{result.text or ''}\n")
+        if result.error is not None:
+            complain(f"text {number}: {result.error.detail} ({result.error.code})")
+    return any(result.error is not None for result in results)
+
+
+def translate_lines(
+    client: Client, source: str, target: str, arguments: list[str], output: Output
+) -> bool:
+    """Whether a line failed."""
+    with progress_bar(output) as progress:
+        task = progress.add_task("", total=lines.size_bytes(arguments))
+        translator = lines.LineTranslator(
+            client, source, target, output.stream, lambda count: progress.advance(task, count)
+        )
+        translator.run(lines.read(arguments))
+    for line in translator.failed:
+        complain(f"line {line.number}: {line.detail} ({line.code})")
+    return bool(translator.failed)
+
+
+@models.command("pull", **PASS_ON)
+def pull(context: typer.Context) -> None:
+    """Fetch a checkpoint, pin its revision and convert it once."""
+    checkpoint("pull", context.args)
+
+
+@models.command("list", **PASS_ON)
+def list_models(context: typer.Context) -> None:
+    """Name the checkpoints on this machine."""
+    checkpoint("list", context.args)
+
+
+def checkpoint(action: str, arguments: list[str]) -> None:
+    """Runs the worker tier's own program: only that tier knows what a checkpoint is."""
+    argv = [sys.executable, "-P", "-m", "inference_worker.checkpoint", action, *arguments]
+    try:
+        code = subprocess.run(argv).returncode
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    raise typer.Exit(code)
+
+
+@broker.command("init", **PASS_ON)
+def init(context: typer.Context) -> None:
+    """Check a Redis and load the functions into every primary."""
+    settings = broker_settings(context.args, "dragoman broker init")
+    with readable_errors():
+        for line in functions.init(settings):
+            say(line)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The client's conversations with the server, without any input or output of their own.
+
+Each is a generator that yields what is to be done (a ``Call`` or a ``Pause``) and is sent the
+response, or thrown the transport's exception. The synchronous and the asynchronous client drive
+the same generators, so that retries, polling and cancelling are written once.
+"""
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from dragoman import answers
+from dragoman.answers import (
+    JobStatus,
+    Result,
+    document,
+    job_status,
+    outcome,
+    raise_for_problem,
+    result,
+    retry_after_s,
+)
+from dragoman.errors import NotInTime, ServerUnreachable, UnexpectedAnswer
+
+MAX_RECORDS = 1_000
+MAX_TEXT_BYTES = 512 * 1024  # half of what the server takes
+POLL_S = 20  # one long-poll; shorter than the idle limit of common proxies
+ANSWER_SLACK_S = 15.0  # for the answer itself, on top of the wait that was asked for
+CONNECT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request. ``repeatable``: may be sent again when its answer was lost."""
+
+    method: str
+    path: str
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0  # how long the server may hold it
+    repeatable: bool = True
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait before going on."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How a call is repeated when the server is overloaded (503) or cannot be reached.
+
+    The delay doubles from ``first_delay_s``, with jitter; a Retry-After header is obeyed up to
+    ``longest_delay_s``.
+    """
+
+    attempts: int = 5
+    first_delay_s: float = 0.25
+    longest_delay_s: float = 30.0
+
+    def delay_s(self, attempt: int, asked_s: float | None) -> float:
+        if asked_s is not None:
+            return min(asked_s, self.longest_delay_s)
+        delay: float = self.first_delay_s * 2**attempt * random.uniform(0.5, 1.0)
+        return min(delay, self.longest_delay_s)
+
+
+T = TypeVar("T")
+Exchange: TypeAlias = Generator[Call | Pause, httpx.Response | None, T]
+
+
+def ask(call: Call, retries: Retries) -> Exchange[httpx.Response]:
+    """Sends a call until it is answered with anything but 503, or the retries are used up.
+
+    A 503 with a Location is an answer: the work was accepted and goes on there. Raises
+    ServerUnreachable.
+    """
+    attempt = 0
+    while True:
+        last = attempt + 1 >= retries.attempts
+        try:
+            response = yield call
+        except httpx.TransportError as error:
+            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            if last or (sent and not call.repeatable):
+                raise ServerUnreachable(unreachable(error)) from error
+            asked = None
+        else:
+            if response is None:
+                raise RuntimeError("a call was answered with nothing")
+            if response.status_code != 503 or last or "location" in response.headers:
+                return response
+            asked = retry_after_s(response)
+        yield Pause(retries.delay_s(attempt, asked))
+        attempt += 1
+
+
+def unreachable(error: httpx.TransportError) -> str:
+    url = error.request.url.copy_with(raw_path=b"/")
+    return f"no answer from {url}: {str(error) or type(error).__name__}"
+
+
+def payload(texts: Sequence[str], source: str, target: str) -> dict[str, Any]:
+    """The body of ``POST /translation`` and ``POST /jobs``; a record's id is its index."""
+    records = [{"id": str(index), "text": text} for index, text in enumerate(texts)]
+    return {"payload": {"fromLang": source, "toLang": target, "records": records}}
+
+
+def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Consecutive runs of texts that fit in one request. A text too long for any stands alone, and
+    the server says so."""
+    start, size = 0, 0
+    for end, text in enumerate(texts):
+        length = len(text.encode("utf-8", "surrogatepass"))
+        if end > start and (end - start == MAX_RECORDS or size + length > MAX_TEXT_BYTES):
+            yield texts[start:end]
+            start, size = end, 0
+        size += length
+    if start < len(texts):
+        yield texts[start:]
+
+
+def translate(
+    texts: Sequence[str], source: str, target: str, timeout_s: float, retries: Retries
+) -> Exchange[list[Result]]:
+    """Results of all texts, in order. Work that nobody waits for any more is cancelled."""
+    deadline = time.monotonic() + timeout_s
+    parts = list(batches(texts))
+    if not parts:
+        return []
+    if len(parts) == 1:
+        return (yield from _translate_one(parts[0], source, target, deadline, retries))
+    jobs: list[str] = []
+    try:
+        for part in parts:
+            status = yield from submit(part, source, target, secrets.token_hex(16), retries)
+            jobs.append(status.id)
+        results: list[Result] = []
+        for job in list(jobs):
+            status = yield from follow(job, deadline, retries)
+            jobs.remove(job)
+            first = len(results)
+            results += [Result(first + one.index, one.text, one.error) for one in outcome(status)]
+    except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+        for job in jobs:
+            yield from _drop(job)
+        raise
+    return results
+
+
+def _translate_one(
+    texts: Sequence[str], source: str, target: str, deadline: float, retries: Retries
+) -> Exchange[list[Result]]:
+    left_s = max(0.001, deadline - time.monotonic())
+    wait_s = max(0, min(POLL_S, int(left_s)))
+    call = Call(
+        "POST",
+        "/translation",
+        body=payload(texts, source, target),
+        headers={"Prefer": f"wait={wait_s}", "X-Deadline-Ms": str(int(left_s * 1000))},
+        wait_s=wait_s,
+    )
+    response = yield from ask(call, retries)
+    job = response.headers.get("location", "").rpartition("/")[2]
+    if response.status_code in (202, 503, 504) and job:
+        try:
+            return outcome((yield from follow(job, deadline, retries)))
+        except (NotInTime, KeyboardInterrupt, asyncio.CancelledError):
+            yield from _drop(job)
+            raise
+    if response.status_code in (200, 502, 504):
+        answer = document(response)
+        if "result" in answer:
+            return sorted(map(result, answer["result"]), key=lambda one: one.index)
+    raise_for_problem(response)
+    raise UnexpectedAnswer(f"the server answered with status {response.status_code}")
+
+
+def _drop(job: str) -> Exchange[None]:
+    """Cancels on the way out: once, and the reason for leaving stays the one that is raised."""
+    with suppress(httpx.TransportError):
+        yield Call("DELETE", job_path(job))
+
+
+def submit(
+    texts: Sequence[str], source: str, target: str, key: str, retries: Retries
+) -> Exchange[JobStatus]:
+    """Makes a job. The key makes it safe to send again: the same key is the same job."""
+    call = Call(
+        "POST", "/jobs", body=payload(texts, source, target), headers={"Idempotency-Key": key}
+    )
+    response = yield from ask(call, retries)
+    raise_for_problem(response)
+    return job_status(document(response))
+
+
+def status(job: str, wait_s: int, retries: Retries) -> Exchange[JobStatus]:
+    """A job as it is now, or as soon as it has ended within ``wait_s`` seconds."""
+    params = {"wait": str(wait_s)} if wait_s else {}
+    call = Call("GET", job_path(job), params=params, wait_s=wait_s)
+    response = yield from ask(call, retries)
+    raise_for_problem(response)
+    return job_status(document(response))
+
+
+def follow(job: str, deadline: float | None, retries: Retries) -> Exchange[JobStatus]:
+    """A job once it has ended. Raises NotInTime at the deadline (``time.monotonic``)."""
+    while True:
+        left_s = POLL_S if deadline is None else deadline - time.monotonic()
+        current = yield from status(job, max(0, min(POLL_S, int(left_s + 0.999))), retries)
+        if current.finished:
+            return current
+        if deadline is not None and time.monotonic() >= deadline:
+            raise NotInTime(f"job {job} is not finished: {current.done} of {current.total}")
+
+
+def cancel(job: str, retries: Retries) -> Exchange[None]:
+    """Cancels a job; one that has ended already stays as it is."""
+    response = yield from ask(Call("DELETE", job_path(job)), retries)
+    raise_for_problem(response)
+
+
+def languages(retries: Retries) -> Exchange[dict[str, str]]:
+    """What the server translates, as codes and English names."""
+    response = yield from ask(Call("GET", "/languages"), retries)
+    raise_for_problem(response)
+    return answers.languages(document(response))
+
+
+def job_path(job: str) -> str:
+    return f"/jobs/{quote(job, safe='')}"

@@ -1,0 +1,49 @@
+"""What ``dragoman up`` may be told; the tiers' own settings pass through the environment."""
+
+from dataclasses import dataclass
+
+from broker.options import option
+
+DEVICES = ("auto", "cpu", "cuda")
+MAX_PROCESSES = 256
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """Settings of the one-machine stack."""
+
+    host: str = option("127.0.0.1", "Address the API listens on; 0.0.0.0 for every interface.")
+    port: int = option(9527, "Port the API listens on.")
+    workers: int = option(1, "Worker processes; each holds its own copy of the model.")
+    api_processes: int = option(1, "API processes; they share the port.")
+    model: str = option(
+        "small", "M2M100 checkpoint: a name, a directory, or small, the one that is bundled."
+    )
+    redis_url: str = option(
+        "", "A Redis or Valkey server that runs already. Without it an embedded one is started."
+    )
+    data_dir: str = option(
+        "", "Directory in which the embedded server keeps the queue. Without it, in memory alone."
+    )
+    device: str = option("auto", "Where the workers compute.", choices=DEVICES)
+    grace_s: float = option(
+        30.0, "How long each tier may take to end what it has begun, once told to stop."
+    )
+    verbose: bool = option(False, "Show everything the tiers log, not their warnings alone.")
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ValueError("--port must be between 1 and 65535")
+        for name in ("workers", "api_processes"):
+            if not 1 <= getattr(self, name) <= MAX_PROCESSES:
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag} must be between 1 and {MAX_PROCESSES}")
+        if self.grace_s < 0:
+            raise ValueError("--grace-s must be 0 or more")
+        if self.redis_url and self.data_dir:
+            raise ValueError(
+                "--data-dir is where the embedded server keeps the queue; with --redis-url there"
+                " is none, so give one of the two"
+            )
+        if self.device not in DEVICES:
+            raise ValueError(f"--device must be one of {', '.join(DEVICES)}, not {self.device!r}")

@@ -1,0 +1,216 @@
+"""The synchronous client against a real HTTP server."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import dragoman
+from dragoman import Client, Retries
+from tests.dragoman.fake_service import FakeService, Scripted, problem
+
+QUICK = Retries(attempts=3, first_delay_s=0.001, longest_delay_s=0.01)
+
+
+@pytest.fixture
+def client(service: FakeService) -> Iterator[Client]:
+    with Client(service.url, retries=QUICK) as client:
+        yield client
+
+
+def test_one_text_gives_one_text_and_a_list_gives_a_list(client: Client) -> None:
+    assert client.translate("hello", "en", "ja") == "HELLO"
+    assert client.translate(["a", "", "c"], source="en", target="ja") == ["A", "", "C"]
+    assert client.translate([], "en", "ja") == []
+
+
+def test_languages_travel_in_the_body(client: Client, service: FakeService) -> None:
+    client.translate("hello", "en", "ja")
+    (seen,) = service.calls("POST", "/translation")
+    assert seen.body == {
+        "payload": {"fromLang": "en", "toLang": "ja", "records": [{"id": "0", "text": "hello"}]}
+    }
+    assert int(seen.headers["x-deadline-ms"]) <= 300_000
+
+
+def test_many_texts_become_several_jobs_in_order(client: Client, service: FakeService) -> None:
+    texts = [f"text {number}" for number in range(2_500)]
+    assert client.translate(texts, "en", "ja") == [text.upper() for text in texts]
+    sizes = [len(seen.body["payload"]["records"]) for seen in service.calls("POST", "/jobs")]
+    assert sizes == [1_000, 1_000, 500]
+
+
+def test_large_texts_stay_below_the_servers_limit(client: Client, service: FakeService) -> None:
+    client.translate(["あ" * 9_000] * 60, "ja", "en")
+    for seen in service.calls("POST", "/jobs"):
+        texts = [record["text"] for record in seen.body["payload"]["records"]]
+        assert sum(len(text.encode()) for text in texts) < 1024 * 1024
+
+
+def test_an_answer_that_takes_long_is_followed_at_its_location(
+    client: Client, service: FakeService
+) -> None:
+    service.held.clear()
+    opener = threading.Timer(0.2, service.held.set)
+    opener.start()
+    assert client.translate("slow", "en", "ja") == "SLOW"
+    opener.join()
+    assert len(service.calls("POST", "/translation")) == 1
+
+
+def test_work_not_wanted_any_more_is_cancelled(client: Client, service: FakeService) -> None:
+    service.held.clear()
+    with pytest.raises(dragoman.NotInTime):
+        client.translate("slow", "en", "ja", timeout_s=0.1)
+    assert [job["state"] for job in service.jobs.values()] == ["cancelled"]
+
+
+def test_an_interrupt_cancels_every_job(
+    client: Client, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.held.clear()
+    carry_out = client._carry_out
+
+    def interrupted(step: Any) -> Any:
+        if getattr(step, "method", "") == "GET":
+            raise KeyboardInterrupt
+        return carry_out(step)
+
+    monkeypatch.setattr(client, "_carry_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.translate(["text"] * 1_500, "en", "ja")
+    assert [job["state"] for job in service.jobs.values()] == ["cancelled", "cancelled"]
+
+
+def test_a_failed_record_does_not_hide_the_others(client: Client) -> None:
+    results = client.results(["good", "poison"], "en", "ja")
+    assert results[0].text == "GOOD"
+    assert results[1].error == dragoman.RecordError("poison", "it cannot be done")
+    with pytest.raises(dragoman.RecordsFailed, match="1 of 2 texts") as caught:
+        client.translate(["good", "poison"], "en", "ja")
+    assert caught.value.results == results
+
+
+def test_all_records_failed_is_not_a_transport_error(client: Client, service: FakeService) -> None:
+    records = [{"id": "0", "error": {"code": "expired", "detail": "too late"}}]
+    service.script.append(Scripted(504, problem(504, "expired", "Too late.") | {"result": records}))
+    (result,) = client.results(["x"], "en", "ja")
+    assert result.error == dragoman.RecordError("expired", "too late")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, dragoman.InvalidRequest),
+        (404, dragoman.NotFound),
+        (422, dragoman.InvalidRequest),
+        (500, dragoman.ServerError),
+    ],
+)
+def test_problems_become_typed_exceptions(
+    client: Client, service: FakeService, status: int, kind: type[dragoman.ServerError]
+) -> None:
+    service.script.append(Scripted(status, problem(status, "some_code", "Say it plainly.")))
+    with pytest.raises(kind, match=r"Say it plainly\.") as caught:
+        client.translate("hello", "en", "ja")
+    assert (caught.value.status, caught.value.code) == (status, "some_code")
+
+
+def test_an_answer_that_is_not_ours_is_said_to_be(client: Client, service: FakeService) -> None:
+    service.script.append(Scripted(200, b"<html>Welcome to nginx</html>"))
+    with pytest.raises(dragoman.UnexpectedAnswer, match="is this Dragoman"):
+        client.translate("hello", "en", "ja")
+    service.script.append(Scripted(413, b"<html>too large</html>"))
+    with pytest.raises(dragoman.InvalidRequest, match="413"):
+        client.translate("hello", "en", "ja")
+
+
+def test_overload_is_waited_out_as_long_as_the_server_asks(service: FakeService) -> None:
+    refusal = Scripted(503, problem(503, "overloaded", "Later."), {"Retry-After": "0.2"})
+    service.script.extend([refusal, refusal])
+    with Client(service.url, retries=Retries(attempts=3, first_delay_s=60)) as client:
+        begun = time.monotonic()
+        assert client.submit(["hello"], "en", "ja").wait()[0].text == "HELLO"
+    assert time.monotonic() - begun >= 0.4
+
+
+def test_overload_that_lasts_is_raised(client: Client, service: FakeService) -> None:
+    refusal = Scripted(503, problem(503, "overloaded", "Later."), {"Retry-After": "7"})
+    service.script.extend([refusal] * 3)
+    with pytest.raises(dragoman.Overloaded, match=r"Later\.") as caught:
+        client.translate("hello", "en", "ja")
+    assert caught.value.retry_after_s == 7
+
+
+def test_a_submit_whose_answer_was_lost_is_sent_again_with_the_same_key(
+    client: Client, service: FakeService
+) -> None:
+    client.languages()  # a connection that is kept
+    service.script.append(Scripted(drop=True))
+    assert client.submit(["hello"], "en", "ja").status.total == 1
+    first, second = service.calls("POST", "/jobs")
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
+def test_the_callers_key_is_the_same_job(client: Client) -> None:
+    first = client.submit(["hello"], "en", "ja", idempotency_key="order-7")
+    assert client.submit(["hello"], "en", "ja", idempotency_key="order-7").id == first.id
+
+
+def test_nobody_there() -> None:
+    with (
+        Client("http://127.0.0.1:9", retries=QUICK) as client,
+        pytest.raises(dragoman.ServerUnreachable, match=r"no answer from http://127\.0\.0\.1:9/"),
+    ):
+        client.translate("hello", "en", "ja")
+
+
+def test_a_job_from_submit_to_its_end(client: Client, service: FakeService) -> None:
+    service.held.clear()
+    job = client.submit(["one", "two"], "en", "ja")
+    assert not job.refresh().finished
+    with pytest.raises(dragoman.NotInTime):
+        job.wait(timeout_s=0.05)
+    service.held.set()
+    assert [result.text for result in job.wait()] == ["ONE", "TWO"]
+    assert client.job(job.id).status.done == 2
+    with pytest.raises(dragoman.NotFound):
+        client.job("0" * 34 + "/../languages")
+
+
+def test_a_cancelled_job_says_so(client: Client, service: FakeService) -> None:
+    service.held.clear()
+    job = client.submit(["one"], "en", "ja")
+    job.cancel()
+    with pytest.raises(dragoman.JobCancelled):
+        job.wait()
+
+
+def test_events_survive_a_broken_stream(client: Client, service: FakeService) -> None:
+    job = client.submit(["one", "two", "three"], "en", "ja")
+    service.jobs[job.id]["breaks"] = True
+    assert [result.text for result in job.events()] == ["ONE", "TWO", "THREE"]
+    assert len(service.calls("GET", f"/jobs/{job.id}/events")) == 2
+
+
+def test_events_of_an_unknown_job(client: Client, service: FakeService) -> None:
+    job = client.submit(["one"], "en", "ja")
+    service.jobs.clear()
+    with pytest.raises(dragoman.NotFound):
+        list(job.events())
+
+
+def test_languages(client: Client) -> None:
+    assert client.languages() == {"en": "English", "ja": "Japanese"}
+
+
+def test_a_server_that_shuts_down_leaves_the_work_at_its_location(
+    client: Client, service: FakeService
+) -> None:
+    job = client.submit(["hello"], "en", "ja")
+    leaving = problem(503, "draining", "Read it at the Location.")
+    service.script.append(Scripted(503, leaving, {"Location": f"/jobs/{job.id}"}))
+    assert client.translate("hello", "en", "ja") == "HELLO"
+    assert len(service.calls("POST", "/translation")) == 1
