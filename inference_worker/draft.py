@@ -1,0 +1,136 @@
+"""A record while it is translated: its sentences on the way in, its text on the way out."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+from broker.wire import Delivery, Details, ErrorCode, Failure, Outcome
+from inference_worker.engine.protocol import Hypothesis, Sentence
+from inference_worker.segments import Segments, split
+from inference_worker.tokens import Vocabulary
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """What the loop knows about the model besides its engine."""
+
+    name: str
+    revision: str
+    vocabulary: Vocabulary
+    max_source_tokens: int
+    max_length: int  # generated tokens at most; start, language and end included
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a translation that was cut off rather than ended."""
+        return self.max_length - 2
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """One sentence of a draft, as the engine sees it."""
+
+    draft: "Draft"
+    at: int
+    sentence: Sentence
+
+
+class Draft:
+    """A record in progress. ``units`` are the sentences still to be translated, in order."""
+
+    def __init__(
+        self, delivery: Delivery, segments: Segments, model: LanguageModel, first_key: int
+    ) -> None:
+        record = delivery.record
+        self.delivery = delivery
+        self.units: list[Unit] = []
+        self.warnings: list[str] = []
+        self.admitted_s: float | None = None
+        self.ended_s: float | None = None
+        self.tokenize_ms = 0.0
+        self._segments = segments
+        self._model = model
+        self._texts: list[str | None] = []
+        self._cut = 0
+        unknown = 0
+        for at, text in enumerate(segments.sentences):
+            encoded = model.vocabulary.encode(text, record.source)
+            unknown += encoded.unknown
+            target = model.vocabulary.language(record.target)
+            self.units.append(Unit(self, at, Sentence(first_key + at, encoded.ids, target)))
+            self._texts.append(None)
+        self._left = len(self.units)
+        if unknown:
+            self.warnings.append(
+                f"{unknown} pieces of the text are unknown to the model: the translation may"
+                " lack them"
+            )
+
+    @property
+    def done(self) -> bool:
+        """Whether no sentence is left to translate."""
+        return self._left == 0
+
+    @property
+    def started(self) -> bool:
+        """Whether a sentence has been in the engine."""
+        return self.admitted_s is not None
+
+    def settle(self, at: int, best: Hypothesis, now_s: float) -> None:
+        """Takes the translation of one sentence."""
+        if self._texts[at] is None:
+            self._left -= 1
+        self._texts[at] = self._model.vocabulary.decode(best.tokens)
+        self._cut += len(best.tokens) >= self._model.longest
+        self.ended_s = now_s
+
+    def outcome(self, worker: str) -> Outcome:
+        """The record's translation; only once ``done``."""
+        texts = [text or "" for text in self._texts]
+        text = self._segments.join(texts, self.delivery.record.target)
+        warnings = list(self.warnings)
+        if self._cut:
+            warnings.append(
+                f"{self._cut} sentences reached the limit of {self._model.max_length} tokens and"
+                " may be incomplete"
+            )
+        return Outcome(text=text, details=self._details(worker, warnings))
+
+    def _details(self, worker: str, warnings: list[str]) -> Details:
+        spent_s = 0.0
+        if self.admitted_s is not None and self.ended_s is not None:
+            spent_s = self.ended_s - self.admitted_s
+        delivery = self.delivery
+        return Details(
+            model=self._model.name,
+            worker=worker,
+            attempts=delivery.attempts,
+            sentences=len(self.units),
+            queue_ms=float(max(0, delivery.read_ms - delivery.record.accepted_ms)),
+            tokenize_ms=round(self.tokenize_ms, 3),
+            inference_ms=round(spent_s * 1000, 3),
+            warnings=warnings,
+        )
+
+
+def prepared(delivery: Delivery, model: LanguageModel, first_key: int) -> Draft:
+    """A record taken apart into sentences and token ids, keyed from ``first_key`` on.
+
+    Its languages must be the model's. A text whose source is its target is left as it is.
+    """
+    began_s = perf_counter()
+    record = delivery.record
+    if record.source == record.target:
+        draft = Draft(delivery, Segments(record.source, (), (record.text,)), model, first_key)
+        draft.warnings.append("source and target language are the same: not translated")
+        return draft
+    count, limit = model.vocabulary.count, model.max_source_tokens
+    segments = split(record.text, record.source, count, limit)
+    draft = Draft(delivery, segments, model, first_key)
+    draft.tokenize_ms = (perf_counter() - began_s) * 1000
+    return draft
+
+
+def failure(delivery: Delivery, model: str, worker: str, code: ErrorCode, detail: str) -> Outcome:
+    """The end of a record that has no translation."""
+    details = Details(model=model, worker=worker, attempts=delivery.attempts)
+    return Outcome(error=Failure(code, detail), details=details)

@@ -1,0 +1,40 @@
+"""What a worker measures of itself: characters a second while busy, sentences to a record."""
+
+_WEIGHT = 0.3  # of the newest heartbeat's rate in the moving average
+_RECORD_WEIGHT = 0.02  # of the newest record's number of sentences
+_SHORTEST_S = 0.05  # of work; less says nothing about the rate
+
+
+class Rate:
+    """Moving averages over a worker's own completions."""
+
+    def __init__(self) -> None:
+        self.records = 0  # completed since the start
+        self.sentences_per_record = 1.0
+        self._average: float | None = None
+        self._busy_s = 0.0
+        self._chars = 0
+
+    def prepared(self, sentences: int) -> None:
+        """A record turned out to have so many sentences."""
+        step = max(1, sentences) - self.sentences_per_record
+        self.sentences_per_record += _RECORD_WEIGHT * step
+
+    def busy(self, seconds: float) -> None:
+        """The engine worked for so long."""
+        self._busy_s += seconds
+
+    def completed(self, chars: int) -> None:
+        """A record of so many characters is done."""
+        self.records += 1
+        self._chars += chars
+
+    def measure(self) -> float:
+        """Characters a second of engine time, averaged over the calls of this method."""
+        if self._chars and self._busy_s >= _SHORTEST_S:
+            newest = self._chars / self._busy_s
+            if self._average is None:
+                self._average = newest
+            self._average += _WEIGHT * (newest - self._average)
+            self._busy_s, self._chars = 0.0, 0
+        return self._average or 0.0

@@ -1,0 +1,154 @@
+"""A worker process from the first connection to the last: wait for Redis, warm up, announce, turn
+the loop, drain. Any engine can be served; tests and benchmarks bring their own."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from broker.consumer import Consumer
+from broker.errors import BrokerError, BrokerUnavailable
+from broker.leases import Leases
+from broker.settings import BrokerSettings
+from broker.wire import ModelEntry
+from inference_worker.draft import LanguageModel
+from inference_worker.engine.protocol import Engine
+from inference_worker.hang import Watchdog
+from inference_worker.settings import WorkerSettings
+from inference_worker.warmth import warm_up
+from inference_worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+RECLAIMS_PER_LEASE = 4
+CONNECT_RETRY_S = 0.5
+CONNECT_LOG_S = 5.0
+LEAST_GRACE_S = 1.0  # to hand back what is held
+
+
+class Stopping:
+    """Counts the requests to stop: the first drains, a second one hands back at once."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self.asked += 1
+
+
+def serve(
+    broker_settings: BrokerSettings,
+    settings: WorkerSettings,
+    model: LanguageModel,
+    engine: Engine,
+    watchdog: Watchdog | None = None,
+) -> None:
+    """Serves ``model`` with ``engine`` until SIGTERM or SIGINT.
+
+    ``watchdog`` is the one whose ``pulse`` the engine calls, if it does. Raises BrokerError when
+    Redis cannot be used, EngineBroken when the engine cannot.
+    """
+    watchdog = watchdog or Watchdog(settings.hang_s)
+    with _signals() as stopping:
+        consumer = _connected(broker_settings, model.name, settings.connect_s, stopping)
+        if consumer is None:
+            return
+        try:
+            watchdog.allow(warm_up(engine, model.vocabulary))
+            _announce(consumer, model)
+            leases = Leases(consumer, watchdog.limit_s, _die)
+            watchdog.listener = leases.progress
+            worker = Worker(
+                consumer,
+                leases,
+                engine,
+                model,
+                watchdog,
+                heartbeat_s=broker_settings.heartbeat_s,
+                reclaim_s=broker_settings.lease_s / RECLAIMS_PER_LEASE,
+                started_ms=int(time.time() * 1000),
+                wait=time.sleep,
+            )
+            log.info(
+                "dragoman-worker ready: model %s (%s) on %s, engine %s, %d slots",
+                *(model.name, model.revision, engine.device, engine.name, engine.slots),
+            )
+            _turn(worker, consumer, leases, settings.grace_s, stopping)
+        finally:
+            with suppress(BrokerError):
+                consumer.retire()
+            consumer.close()
+
+
+def _connected(
+    settings: BrokerSettings, model: str, patience_s: float, stopping: Stopping
+) -> Consumer | None:
+    """A consumer with its groups made, or None if the process was told to stop meanwhile."""
+    began_s = logged_s = time.monotonic()
+    while not stopping.asked:
+        try:
+            consumer = Consumer(settings, model)
+            consumer.prepare()
+            return consumer
+        except BrokerUnavailable as error:
+            now_s = time.monotonic()
+            if now_s - began_s >= patience_s:
+                raise
+            if logged_s in (began_s, now_s) or now_s - logged_s >= CONNECT_LOG_S:
+                log.warning("waiting for Redis: %s", error)
+                logged_s = now_s
+            time.sleep(CONNECT_RETRY_S)
+    return None
+
+
+def _announce(consumer: Consumer, model: LanguageModel) -> None:
+    consumer.announce(
+        ModelEntry(
+            name=model.name,
+            revision=model.revision,
+            languages=list(model.vocabulary.languages),
+            max_source_tokens=model.max_source_tokens,
+        )
+    )
+
+
+def _turn(
+    worker: Worker, consumer: Consumer, leases: Leases, grace_s: float, stopping: Stopping
+) -> None:
+    """Turns the loop until it is told to stop and has drained, or its grace is over."""
+    seen, end_s = 0, float("inf")
+    consumer.give_up = lambda: time.monotonic() >= end_s
+    leases.start()
+    try:
+        while not worker.finished and time.monotonic() < end_s:
+            if stopping.asked > seen:
+                left_s = grace_s if seen == 0 else 0.0
+                seen = stopping.asked
+                end_s = time.monotonic() + max(left_s, LEAST_GRACE_S)
+                log.info("stopping: no more work is read")
+                worker.drain(time.monotonic(), left_s)
+            leases.progress()
+            worker.turn(time.monotonic())
+    finally:
+        leases.stop()
+    log.info("dragoman-worker stopped")
+
+
+def _die(reason: str) -> None:
+    """Ends the process at once: its records must move on to a worker that can renew its leases."""
+    log.critical("%s", reason)
+    os._exit(1)
+
+
+@contextmanager
+def _signals() -> Iterator[Stopping]:
+    stopping = Stopping()
+    before = {number: signal.signal(number, stopping) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

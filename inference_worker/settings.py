@@ -1,0 +1,83 @@
+"""Settings of a worker process, and what ``auto`` and 0 stand for on a machine."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.options import option
+
+CACHE_DIR = "~/.cache/dragoman"
+
+# Measured on two cores with the bundled model, beam 5: sentences a second peak at 512 padded
+# tokens a batch and halve at 2,048. A GPU wants as much as fits; this leaves room on 16 GB.
+BATCH_TOKENS_CPU = 512
+BATCH_TOKENS_CUDA = 8_192
+_TOKENS_PER_SLOT = 8  # short sentences: a slot more than a batch needs costs nothing
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Settings of a worker. Times are seconds; 0 lets the worker choose where the help says so."""
+
+    model: str = option(
+        "small",
+        "Checkpoint: small (the bundled one), a directory, or a hub name that was pulled.",
+    )
+    cache_dir: str = option(CACHE_DIR, "Where pulled checkpoints are kept.")
+    device: str = option("auto", "Where the model runs.", choices=("auto", "cpu", "cuda"))
+    compute_type: str = option(
+        "auto",
+        "Number format of the weights: auto is float32 on a CPU, bfloat16 or else float16 on a"
+        " GPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    beams: int = option(5, "Beams of the search; 1 is greedy, faster and a little worse.")
+    batch_tokens: int = option(
+        0, "Padded source tokens a batch may have; 0: 512 on a CPU, 8192 on a GPU."
+    )
+    slots: int = option(0, "Sentences held at once; 0: an eighth of the batch's tokens.")
+    max_source_tokens: int = option(
+        128, "Longer sentences are translated in parts; M2M100 was trained on single sentences."
+    )
+    threads: int = option(0, "CPU threads of the model; 0: half of the CPUs at hand.")
+    grace_s: float = option(30.0, "After SIGTERM, how long work in the slots may take to finish.")
+    hang_s: float = option(
+        120.0, "Ends a worker whose engine makes no progress for so long (or 4 warm-up steps)."
+    )
+    connect_s: float = option(60.0, "How long to wait for Redis at the start before giving up.")
+
+    def __post_init__(self) -> None:
+        for name in ("beams", "max_source_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("batch_tokens", "slots", "threads", "grace_s", "connect_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must not be below 0")
+        if self.hang_s <= 0:
+            raise ValueError("--hang-s must be above 0")
+        if self.max_source_tokens < 8:
+            raise ValueError("--max-source-tokens must be at least 8")
+
+    def batch_tokens_on(self, device: str) -> int:
+        """Padded tokens of a batch on a device."""
+        default = BATCH_TOKENS_CPU if device == "cpu" else BATCH_TOKENS_CUDA
+        return self.batch_tokens or default
+
+    def slots_on(self, device: str) -> int:
+        """Sentences the engine holds at once on a device."""
+        return self.slots or max(2, self.batch_tokens_on(device) // _TOKENS_PER_SLOT)
+
+    def threads_here(self) -> int:
+        """CPU threads of the model. Half, since a second OpenMP thread on a CPU that is busy with
+        the rest of the stack costs three times what it brings."""
+        return self.threads or max(1, cpus() // 2)
+
+
+def cpus(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs this process may use: its affinity, or its container's quota where that is less."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        limit, period = quota.read_text(encoding="ascii").split()
+        return max(1, min(count or 1, int(limit) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return count or 1
