@@ -1,11 +1,11 @@
 """The ``dragoman`` command."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +13,7 @@ import typer
 from broker import functions, options
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
-from dragoman import demo, lines, stack
+from dragoman import checkpoints, demo, lines, stack
 from dragoman.client import DEFAULT_URL, Client
 from dragoman.errors import DragomanError
 from dragoman.output import Output, progress_bar
@@ -252,23 +252,22 @@ def translate_lines(
 @models.command("pull", **PASS_ON)
 def pull(context: typer.Context) -> None:
     """Fetch a checkpoint, pin its revision and convert it once."""
-    checkpoint("pull", context.args)
+    with readable_errors():
+        raise typer.Exit(checkpoints.pull(context.args))
 
 
-@models.command("list", **PASS_ON)
-def list_models(context: typer.Context) -> None:
+@models.command("list")
+def list_models(
+    cache_dir: Annotated[
+        str,
+        typer.Option(
+            "--cache-dir", envvar="DRAGOMAN_CACHE_DIR", help="Where pulled checkpoints are kept."
+        ),
+    ] = checkpoints.CACHE_DIR,
+) -> None:
     """Name the checkpoints on this machine."""
-    checkpoint("list", context.args)
-
-
-def checkpoint(action: str, arguments: list[str]) -> None:
-    """Runs the worker tier's own program: only that tier knows what a checkpoint is."""
-    argv = [sys.executable, "-P", "-m", "inference_worker.checkpoint", action, *arguments]
-    try:
-        code = subprocess.run(argv).returncode
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    raise typer.Exit(code)
+    for line in checkpoints.listing(Path(cache_dir).expanduser()):
+        say(line)
 
 
 @broker.command("init", **PASS_ON)

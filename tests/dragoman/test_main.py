@@ -13,6 +13,7 @@ import pytest
 
 from dragoman.__main__ import FAILED, INTERRUPTED, PARTLY_FAILED, app
 from dragoman.stack import free_port
+from inference_worker import checkpoint
 from tests.dragoman.fake_service import FakeService, Scripted, problem
 from tests.redis_server import RedisServer
 
@@ -188,17 +189,29 @@ def test_a_progress_bar_on_a_terminal(service: FakeService, tmp_path: Path) -> N
     assert target.read_text() == "LINE\n" * 600
 
 
-def test_models_are_the_worker_tiers_business(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pull_is_the_worker_tiers_business(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[list[str]] = []
 
     def record(argv: list[str]) -> subprocess.CompletedProcess[str]:
-        called.append(argv[1:])
+        called.append(argv)
         return subprocess.CompletedProcess(argv, 3)
 
     monkeypatch.setattr("subprocess.run", record)
     assert run("models", "pull", "facebook/m2m100_418M", "--revision", "main") == 3
-    program = ["-P", "-m", "inference_worker.checkpoint"]
-    assert called == [[*program, "pull", "facebook/m2m100_418M", "--revision", "main"]]
+    ((program, *arguments),) = called
+    assert program.endswith("dragoman-worker")
+    assert arguments == ["pull", "facebook/m2m100_418M", "--revision", "main"]
+
+
+def test_list_names_what_was_pulled(tmp_path: Path, capfd: Capture) -> None:
+    assert run("models", "list", "--cache-dir", str(tmp_path / "absent")) == 0
+    assert capfd.readouterr().out == "small  bundled\n"
+    place = checkpoint.home("facebook/m2m100_418M", tmp_path)
+    (place / "55c2e61").mkdir(parents=True)
+    (place / "55c2e61" / checkpoint.WEIGHTS_FILE).write_bytes(bytes(2_000_000))
+    (place / checkpoint.PIN_FILE).write_text("55c2e61\n")
+    assert run("models", "list", "--cache-dir", str(tmp_path)) == 0
+    assert "facebook/m2m100_418M  55c2e61  2 MB\n" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
