@@ -21,8 +21,16 @@ from redis.retry import Retry
 from broker.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
 from broker.settings import BrokerSettings
 
-# Answers of a server that is there but cannot serve just now.
-_PASSING_ERRORS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY")
+# Answers of a server that is there but cannot serve just now. redis-py makes classes of some and
+# takes their first word away.
+_PASSING_CLASSES = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+_PASSING_WORDS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY",
+                  "OOM", "MISCONF", "BUSY ")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,9 +87,10 @@ def _options(settings: BrokerSettings, timeout_s: float | None) -> dict[str, Any
     options: dict[str, Any] = {
         "socket_timeout": settings.redis_timeout_s if timeout_s is None else timeout_s,
         "socket_connect_timeout": settings.redis_timeout_s,
-        "socket_keepalive": True,
         "protocol": 2,  # one shape of answers from every server version
     }
+    if not settings.redis_url.startswith("unix://"):
+        options["socket_keepalive"] = True
     if settings.redis_password_file:
         try:
             text = Path(settings.redis_password_file).read_text(encoding="utf-8")
@@ -127,11 +136,11 @@ def translated(error: BaseException) -> BrokerError:
     """The broker's error for what redis-py raised."""
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
         return BrokerMisconfigured(f"Redis refuses this user: {error}")
-    if isinstance(error, redis.ResponseError) and not str(error).startswith(_PASSING_ERRORS):
+    if isinstance(error, _PASSING_CLASSES) or str(error).startswith(_PASSING_WORDS):
+        return BrokerUnavailable(f"Redis cannot serve just now: {error}")
+    if isinstance(error, redis.ResponseError):
         if str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
             return BrokerMisconfigured(f"Redis refuses this user: {error}")
-        if str(error).startswith(("OOM", "MISCONF")):
-            return BrokerUnavailable(f"Redis cannot take writes: {error}")
         return BrokerMisconfigured(f"Redis answered with an error: {error}")
     return BrokerUnavailable(f"Redis does not answer: {error or type(error).__name__}")
 

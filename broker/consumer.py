@@ -140,7 +140,11 @@ class Consumer:
                 if room > 0:
                     stream = keys.queue(self.model, lane)
                     pipeline.xreadgroup(GROUP, self.worker, {stream: ">"}, count=room)
-            taken = [d for answer in pipeline.execute() for d in self._deliveries(answer)]
+            answers = pipeline.execute(raise_on_error=False)
+            errors = [answer for answer in answers if isinstance(answer, Exception)]
+            if errors and not deliveries:
+                raise errors[0]  # a lane that was read all the same is reclaimed from us
+            taken = [d for answer in answers for d in self._deliveries(answer)]
             if taken:
                 self._refill(keys)
             deliveries += taken

@@ -13,9 +13,13 @@ local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
 local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',
   'created_ms', 'deadline_ms', 'watchers', 'idempotency'}
 
-local function now_ms()
+local function precise_ms()
   local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  return tonumber(time[1]) * 1000 + tonumber(time[2]) / 1000
+end
+
+local function now_ms()
+  return math.floor(precise_ms())
 end
 
 local function number(value, default)
@@ -58,7 +62,7 @@ end
 local function raise_load(load, model, lane, tenant, cost, now)
   if redis.call('HINCRBY', load, 'cost:' .. model, cost) == cost then
     -- Idle until now: idle time must not count as slow draining.
-    redis.call('HSET', load, 'since:' .. model, now, 'drained:' .. model, 0)
+    redis.call('HSET', load, 'since:' .. model, now)
   end
   redis.call('HINCRBY', load, 'cost:' .. model .. ':' .. lane, cost)
   redis.call('HINCRBY', load, 'tenant:' .. model .. ':' .. lane .. ':' .. tenant, cost)
@@ -73,15 +77,18 @@ local function lower_load(load, model, lane, tenant, cost)
   end
 end
 
+-- An average over busy time alone: short bursts add up until they make a sample.
 local function measure_rate(load, model, cost, now)
   local drained = redis.call('HINCRBY', load, 'drained:' .. model, cost)
-  local fields = redis.call('HMGET', load, 'since:' .. model, 'rate:' .. model)
-  local elapsed = now - number(fields[1], now)
-  if elapsed < RATE_SAMPLE_MS then return end
-  local sample, rate = drained * 1000 / elapsed, number(fields[2], nil)
-  if rate then sample = rate + (1 - math.exp(-elapsed / RATE_HORIZON_MS)) * (sample - rate) end
-  redis.call('HSET', load, 'rate:' .. model, exact(sample), 'since:' .. model, now,
-    'drained:' .. model, 0)
+  local fields = redis.call('HMGET', load, 'since:' .. model, 'busy:' .. model, 'rate:' .. model)
+  local busy = number(fields[2], 0) + now - number(fields[1], now)
+  if busy >= RATE_SAMPLE_MS then
+    local sample, rate = drained * 1000 / busy, number(fields[3], nil)
+    if rate then sample = rate + (1 - math.exp(-busy / RATE_HORIZON_MS)) * (sample - rate) end
+    redis.call('HSET', load, 'rate:' .. model, exact(sample), 'drained:' .. model, 0)
+    busy = 0
+  end
+  redis.call('HSET', load, 'busy:' .. model, exact(busy), 'since:' .. model, exact(now))
 end
 
 -- ── News for the API processes ───────────────────────────────────────────────────────────────
@@ -172,7 +179,7 @@ local function submit(keys, args)
     'base', exact(base), 'weight', args[15], 'costs', table.concat(costs, ' '))
   redis.call('PEXPIRE', request, ttl)
   if idempotency then redis.call('SET', idempotency, id .. ' ' .. args[14], 'PX', ttl) end
-  raise_load(load, model, lane, tenant, cost, now)
+  raise_load(load, model, lane, tenant, cost, exact(precise_ms()))
   promote(stream, backlog, load, model, lane)
   return {'accepted', id, outstanding + cost, rate}
 end
@@ -335,7 +342,7 @@ local function complete(keys, args)
     local lane, tenant = string.match(owner, '^(%S+) (.*)$')
     lower_load(keys[1], model, lane, tenant, cost)
   end
-  if drained > 0 then measure_rate(keys[1], model, drained, now_ms()) end
+  if drained > 0 then measure_rate(keys[1], model, drained, precise_ms()) end
   local news = {}
   for id, line in pairs(changed) do note(news, line[1], id, line[2], line[3]) end
   promote(keys[3], keys[4], keys[1], model, 'interactive')
@@ -389,6 +396,7 @@ local function reclaim(keys, args)
     local kind = kinds[math.min(pending[4], 2) + 1]
     table.insert(kind, {pending[1], pending[4]})
   end
+  table.sort(kinds[3], function(a, b) return a[2] < b[2] end) -- who has had fewer chances first
   local most = {tonumber(args[3]), tonumber(args[4]), 1}
   for kind = 1, 3 do
     local claimed = {}

@@ -83,6 +83,7 @@ class Waiter:
             self._settings, BLOCK_MS / 1000 + self._settings.redis_timeout_s
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
         self.watches: dict[str, set[Watch]] = {}  # by request id
 
     async def start(self) -> None:
@@ -92,6 +93,8 @@ class Waiter:
 
     async def stop(self) -> None:
         """Stops listening; the reply stream expires by itself."""
+        # The flag as well: a read of redis-py that ends in the same tick swallows the cancellation.
+        self._stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -108,7 +111,7 @@ class Waiter:
         """Follows the shard's reply stream by an explicit cursor: ``$`` would skip whatever comes
         between two reads."""
         stream, cursor, renewed = keys.reply(self._producer.process), "0", 0.0
-        while True:
+        while not self._stopping:
             try:
                 with reaching_redis():
                     if time.monotonic() - renewed > min(SWEEP_S, self._settings.reply_ttl_s / 4):
@@ -144,7 +147,7 @@ class Waiter:
             watch.tell(ended)
 
     async def _sweep_often(self) -> None:
-        while True:
+        while not self._stopping:
             await asyncio.sleep(SWEEP_S)
             try:
                 await self.sweep(time.monotonic())

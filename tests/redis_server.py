@@ -45,7 +45,7 @@ def wait_until(predicate: Callable[[], Any], *, description: str, timeout_s: flo
 
 
 class RedisServer:
-    """One server process on a port of its own; ``aof`` keeps its data over ``kill`` and ``start``."""
+    """One server process on a port of its own; ``aof`` keeps its data over a ``kill``."""
 
     def __init__(self, *, aof: bool = False, extra: tuple[str, ...] = ()) -> None:
         self.port = free_port()
@@ -56,7 +56,7 @@ class RedisServer:
             "--dir", str(self.directory), "--loglevel", "warning", *persistence, *extra,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
-        self.client: Any = redis.Redis(port=self.port, socket_timeout=5)
+        self.client: Any = redis.Redis(port=self.port, socket_timeout=5, protocol=2)
 
     @property
     def url(self) -> str:
@@ -75,6 +75,8 @@ class RedisServer:
     def _answers(self) -> bool:
         try:
             return bool(self.client.ping())
+        except redis.AuthenticationError:
+            return True
         except redis.RedisError:
             return False
 

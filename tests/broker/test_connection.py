@@ -1,0 +1,75 @@
+import pytest
+import redis
+
+from broker import functions
+from broker.connection import connect, parse_url, reaching_redis, translated
+from broker.errors import BrokerMisconfigured, BrokerUnavailable
+from broker.settings import BrokerSettings
+from tests.redis_server import RedisServer, free_port
+
+
+def test_sentinel_and_cluster_urls_name_hosts_service_and_credentials() -> None:
+    sentinel = parse_url("redis+sentinel://me:p%40ss@a:1,b/main/2")
+    assert sentinel.hosts == (("a", 1), ("b", 26_379))
+    assert sentinel.service == "main"
+    assert sentinel.options == {"username": "me", "password": "p@ss", "db": 2}
+    cluster = parse_url("redis+cluster+tls://a:7000,b:7001")
+    assert cluster.hosts == (("a", 7000), ("b", 7001))
+    assert cluster.options == {"ssl": True}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a",
+        "127.0.0.1:6379",
+        "redis+sentinel://a:1",
+        "redis+cluster://",
+        "redis+cluster://a:x",
+    ],
+)
+def test_other_urls_are_refused_without_showing_the_password(url: str) -> None:
+    with pytest.raises(BrokerMisconfigured, match="--redis-url"):
+        parse_url(url)
+
+
+def test_the_password_file_is_used_and_a_missing_one_is_named(tmp_path) -> None:
+    server = RedisServer(extra=("--requirepass", "s3cret")).start()
+    try:
+        (tmp_path / "password").write_text("s3cret\n")
+        settings = BrokerSettings(
+            redis_url=server.url, redis_password_file=str(tmp_path / "password")
+        )
+        functions.init(settings)
+        with pytest.raises(BrokerMisconfigured, match="refuses this user"):
+            functions.init(BrokerSettings(redis_url=server.url))
+    finally:
+        server.stop()
+    with pytest.raises(BrokerMisconfigured, match="cannot be read"):
+        connect(BrokerSettings(redis_password_file=str(tmp_path / "none")))
+
+
+def test_a_server_that_is_not_there_is_unavailable() -> None:
+    settings = BrokerSettings(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(BrokerUnavailable, match="does not answer"):
+        functions.init(settings)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (redis.ResponseError("LOADING Redis is loading"), BrokerUnavailable),
+        (redis.ResponseError("OOM command not allowed"), BrokerUnavailable),
+        (redis.ResponseError("MISCONF errors writing to disk"), BrokerUnavailable),
+        (redis.ResponseError("NOPERM no permission"), BrokerMisconfigured),
+        (redis.ResponseError("ERR wrong number of arguments"), BrokerMisconfigured),
+        (redis.AuthenticationError("WRONGPASS"), BrokerMisconfigured),
+        (redis.BusyLoadingError("LOADING"), BrokerUnavailable),
+        (ConnectionResetError("reset"), BrokerUnavailable),
+        (TimeoutError(), BrokerUnavailable),
+    ],
+)
+def test_redis_errors_become_the_brokers(error: Exception, kind: type[Exception]) -> None:
+    assert type(translated(error)) is kind
+    with pytest.raises(kind), reaching_redis():
+        raise error

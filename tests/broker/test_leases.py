@@ -1,0 +1,112 @@
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from broker.consumer import Consumer
+from broker.errors import BrokerUnavailable
+from broker.leases import Leases
+from broker.producer import Producer
+from broker.settings import BrokerSettings
+from tests.broker.parties import answers, submission, worker
+
+
+def ignore(reason: str) -> None:
+    raise AssertionError(reason)
+
+
+async def test_a_slow_batch_of_three_leases_runs_once(
+    producer: Producer, broker_settings: BrokerSettings, wait_until: Callable[..., Any]
+) -> None:
+    slow, other = worker(broker_settings), worker(broker_settings)
+    await producer.submit(submission(producer, ["a", "b"]))
+    deliveries = slow.read(8, 8, 0)
+    renewed = threading.Event()
+    leases = Leases(slow, hang_limit_s=60, die=ignore)
+    leases.start()
+    leases.hold(deliveries)
+    started = seconds(slow)
+    while seconds(slow) < started + 3 * broker_settings.lease_s:
+        assert other.reclaim(8) == []
+        renewed.wait(0.02)
+    assert slow.complete(answers(deliveries)) == 2
+    leases.release(deliveries)
+    leases.stop()
+    slow.close()
+    other.close()
+
+
+def seconds(consumer: Consumer) -> float:
+    whole, micro = consumer._client.time()
+    return float(whole + micro / 1e6)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_no_progress_stops_the_renewal(producer: Producer, consumer: Consumer) -> None:
+    await producer.submit(submission(producer, ["a", "b"]))
+    clock = Clock()
+    leases = Leases(consumer, hang_limit_s=10, die=ignore, clock=clock)
+    leases.hold(consumer.read(8, 8, 0))
+    clock.now = 9
+    assert leases.renew() == 2
+    clock.now = 11
+    assert leases.renew() == 0
+    leases.progress()
+    assert leases.renew() == 2
+
+
+async def test_what_is_finished_is_no_longer_renewed(
+    producer: Producer, consumer: Consumer
+) -> None:
+    await producer.submit(submission(producer, ["a", "b"]))
+    deliveries = consumer.read(8, 8, 0)
+    leases = Leases(consumer, hang_limit_s=10, die=ignore)
+    assert leases.renew() == 0
+    leases.hold(deliveries)
+    consumer.complete(answers(deliveries[:1]))
+    assert leases.renew() == 1
+    leases.release(deliveries)
+    assert leases.renew() == 0
+
+
+async def test_redis_away_is_passed_over(
+    producer: Producer, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await producer.submit(submission(producer, ["a"]))
+    leases = Leases(consumer, hang_limit_s=10, die=ignore)
+    leases.hold(consumer.read(8, 8, 0))
+
+    def away(deliveries: Any) -> Any:
+        raise BrokerUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, "renew", away)
+        assert leases.renew() == 0
+    assert leases.renew() == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dead_lease_thread_ends_the_process(
+    consumer: Consumer, wait_until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    leases = Leases(consumer, hang_limit_s=10, die=reasons.append)
+
+    def broken() -> int:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(leases, "renew", broken)
+    leases.start()
+    leases.check()
+    wait_until(lambda: reasons, description="die is called")
+    assert "a bug" in reasons[0]
+    wait_until(lambda: not leases._thread.is_alive(), description="the thread is gone")
+    with pytest.raises(RuntimeError, match="dead"):
+        leases.check()

@@ -1,0 +1,214 @@
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from broker import waiter as waiter_module
+from broker.consumer import Consumer
+from broker.keys import Keys
+from broker.producer import Producer
+from broker.settings import BrokerSettings
+from broker.waiter import Waiter
+from tests.broker.parties import answers, serve, submission, worker
+from tests.redis_server import RedisServer
+
+KEYS = Keys("0")
+
+
+async def test_a_finished_request_wakes_its_waiter(
+    producer: Producer, waiter: Waiter, consumer: Consumer
+) -> None:
+    request = submission(producer, ["a"])
+    with waiter.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        assert not await watch.finished(0.01)
+        assert serve(consumer) == 1
+        assert await watch.finished(10)
+    assert waiter.watches == {}
+
+
+async def test_progress_is_told_as_it_happens(
+    producer: Producer, waiter: Waiter, consumer: Consumer
+) -> None:
+    request = submission(producer, ["a", "b"])
+    with waiter.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        deliveries = consumer.read(8, 8, 0)
+        consumer.begin(deliveries)
+        consumer.complete(answers(deliveries[:1]))
+        assert await watch.progressed(10)
+        assert not await watch.progressed(0.01)
+        assert not await watch.finished(0.01)
+        consumer.complete(answers(deliveries[1:]))
+        assert await watch.progressed(10)
+        assert await watch.finished(10)
+        assert await watch.progressed(0)  # an ended request never blocks its followers
+
+
+async def test_a_cancel_wakes_the_waiters(producer: Producer, waiter: Waiter) -> None:
+    request = submission(producer)
+    with waiter.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        await producer.cancel("default", request.id)
+        assert await watch.finished(10)
+
+
+async def test_a_job_of_another_api_process_is_followed(
+    producer: Producer, consumer: Consumer, broker_settings: BrokerSettings
+) -> None:
+    other = Producer(broker_settings, "api-2")
+    listener = Waiter(other)
+    await listener.start()
+    request = submission(producer, ["a"])
+    await producer.submit(request)
+    deliveries = consumer.read(8, 8, 0)
+    consumer.begin(deliveries)  # it looks up the watchers before the second process comes
+    with listener.watching("default", request.id) as watch:
+        assert await other.watch("default", request.id) is not None
+        consumer.complete(answers(deliveries))
+        assert await watch.finished(10)
+    await listener.stop()
+    await other.close()
+
+
+async def test_a_listener_cut_8_times_under_2000_waiters_leaves_none_hanging(
+    producer: Producer, broker_settings: BrokerSettings, redis_server: RedisServer,
+    wait_until: Callable[..., Any],
+) -> None:  # fmt: skip
+    waiter, consumer = Waiter(producer), worker(broker_settings, 128)
+    await waiter.start()
+    stop = threading.Event()
+
+    def work() -> None:
+        for _ in range(8):
+            serve(consumer, 128)
+            wait_until(cut, description="the listener is cut")
+        while not stop.is_set():
+            serve(consumer, 128)
+
+    def cut() -> bool:
+        for client in redis_server.client.client_list():
+            if client["cmd"] == "xread":
+                with contextlib.suppress(redis.ResponseError):  # it was gone by then
+                    redis_server.client.execute_command("CLIENT", "KILL", "ID", client["id"])
+                    return True
+        return False
+
+    async def one() -> bool:
+        request = submission(producer, ["text"])
+        with waiter.watching("default", request.id, request) as watch:
+            await producer.submit(request)
+            return await watch.finished(60)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    finished = await asyncio.gather(*(one() for _ in range(2000)))
+    stop.set()
+    await asyncio.to_thread(thread.join)
+    assert all(finished)
+    consumer.close()
+    await waiter.stop()
+
+
+async def test_the_sweep_finds_what_the_news_missed(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    deaf = Waiter(producer)  # never started: no listener
+    request = submission(producer)
+    with deaf.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        await deaf.sweep(time.monotonic() + 10)
+        assert not await watch.finished(0)
+        serve(consumer)
+        await deaf.sweep(time.monotonic())
+        assert not await watch.finished(0)  # too young for the sweep
+        await deaf.sweep(time.monotonic() + waiter_module.QUIET_S)
+        assert await watch.finished(0)
+    await deaf.stop()
+
+
+async def test_what_redis_lost_is_submitted_again_under_its_id(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    deaf = Waiter(producer)
+    request = submission(producer, ["again"])
+    with deaf.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        redis_server.client.flushall()
+        await deaf.sweep(time.monotonic() + 10)
+        consumer.prepare()
+        assert serve(consumer) == 1
+        await deaf.sweep(time.monotonic() + 20)
+        assert await watch.finished(0)
+    view = await producer.view("default", request.id)
+    assert view is not None
+    assert view[1][0].text == "niaga"
+    await deaf.stop()
+
+
+async def test_a_lost_request_that_cannot_be_submitted_again_ends_its_watch(
+    producer: Producer, redis_server: RedisServer
+) -> None:
+    deaf = Waiter(producer)
+    request = submission(producer)
+    await producer.submit(request)
+    with deaf.watching("default", request.id) as watch:
+        redis_server.client.flushall()
+        await deaf.sweep(time.monotonic() + 10)
+        assert await watch.finished(0)
+    assert await producer.view("default", request.id) is None
+    await deaf.stop()
+
+
+async def test_a_reply_stream_that_vanished_is_made_again(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(waiter_module, "BLOCK_MS", 50)
+    monkeypatch.setattr(waiter_module, "SWEEP_S", 0.05)
+    waiter = Waiter(producer)
+    await waiter.start()
+    name = KEYS.reply(producer.process)
+    for loss in (redis_server.client.flushall, lambda: redis_server.client.delete(name)):
+        while not redis_server.client.exists(name):
+            await asyncio.sleep(0)
+        loss()
+        consumer.prepare()
+        request = submission(producer)
+        with waiter.watching("default", request.id, request) as watch:
+            await producer.submit(request)
+            serve(consumer)
+            assert await watch.finished(20)
+    assert 0 < redis_server.client.ttl(name) <= producer.settings.reply_ttl_s
+    await waiter.stop()
+
+
+async def test_a_cursor_ahead_of_the_server_is_rewound(
+    producer: Producer, waiter: Waiter, redis_server: RedisServer
+) -> None:
+    name = KEYS.reply("restarted")
+    redis_server.client.xadd(name, {"made": ""}, id="5-1")
+    assert await waiter._renew(name, "9-0") == "0"
+    assert await waiter._renew(name, "5-0") == "5-0"
+
+
+async def test_a_reply_stream_trimmed_past_its_cursor_loses_nobody(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., Any],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(waiter_module, "SWEEP_S", 0.05)
+    monkeypatch.setattr(waiter_module, "QUIET_S", 0.1)
+    waiter = Waiter(producer)
+    request = submission(producer)
+    with waiter.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        serve(consumer)
+        redis_server.client.xtrim(KEYS.reply(producer.process), maxlen=0, approximate=False)
+        await waiter.start()
+        assert await watch.finished(20)
+    await waiter.stop()
