@@ -1,0 +1,67 @@
+"""From an HTTP request to the broker's Submission: everything that is checked before work is
+taken, and the lane, the deadline and the Idempotency-Key it goes under."""
+
+import hashlib
+
+import msgspec
+from starlette.requests import Request
+
+from api import parameters
+from api.decoding import parse
+from api.languages import check_pair
+from api.schemas import Payload
+from api.service import TENANT, service_of
+from broker.wire import Lane, Receipt, Submission
+
+INTERACTIVE_RECORDS = 16
+INTERACTIVE_CHARS = 4_000
+
+
+async def admit(request: Request, *, synchronous: bool) -> Submission:
+    """Checks the request and describes its work. Raises Problem or a broker error."""
+    service = service_of(request)
+    settings = service.settings
+    parameters.require_json(request)
+    default_s = settings.sync_deadline_s if synchronous else settings.job_deadline_s
+    deadline_ms = parameters.deadline_ms(request, default_s)
+    digest = parameters.idempotency_digest(request, TENANT)
+    payload = parse(await request.body()).payload
+    check_pair(await service.catalogue.entry(), payload.from_lang, payload.to_lang)
+    return Submission(
+        id=service.producer.new_request_id(digest),
+        tenant=TENANT,
+        model=service.model,
+        lane=lane(payload, synchronous),
+        source=payload.from_lang,
+        target=payload.to_lang,
+        ids=[record.id for record in payload.records],
+        texts=[record.text for record in payload.records],
+        deadline_ms=deadline_ms,
+        kept=bool(digest) or not synchronous,
+        idempotency=digest,
+        fingerprint=fingerprint(payload) if digest else "",
+        traceparent=parameters.traceparent(request),
+    )
+
+
+def lane(payload: Payload, synchronous: bool) -> Lane:
+    """Somebody waits for a little text: interactive. Anything else: bulk."""
+    small = (
+        len(payload.records) <= INTERACTIVE_RECORDS
+        and sum(len(record.text) for record in payload.records) <= INTERACTIVE_CHARS
+    )
+    return "interactive" if synchronous and small else "bulk"
+
+
+def fingerprint(payload: Payload) -> str:
+    """The same for two bodies that mean the same, however their JSON is laid out."""
+    return hashlib.sha256(msgspec.json.encode(payload)).hexdigest()
+
+
+async def submit(request: Request, submission: Submission) -> Receipt:
+    """Hands the work to the broker and counts it."""
+    service = service_of(request)
+    receipt = await service.producer.submit(submission)
+    if not receipt.duplicate:
+        service.metrics.accepted(submission)
+    return receipt

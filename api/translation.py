@@ -1,0 +1,168 @@
+"""POST /translation: takes the records, waits for them, answers in their order."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import examples
+from api.admission import admit, submit
+from api.openapi import Answer, Operation, problem
+from api.parameters import (
+    DEADLINE,
+    DETAILS,
+    IDEMPOTENCY_KEY,
+    PREFER,
+    REQUEST_ID,
+    TRACEPARENT,
+    Preference,
+    flag,
+    preference,
+)
+from api.problems import Problem, problem_of
+from api.results import accepted, fresh_ticket, location, ticket, translation
+from api.service import TENANT, service_of
+from api.waiting import Ending, wait
+from broker.errors import BrokerError
+from broker.waiter import Watch
+from broker.wire import Submission
+
+EXPIRY_S = 1.0  # what a worker gets to report records as expired before we stop to wait for them
+CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it tells the metrics that the caller left
+
+
+async def translate(request: Request) -> Response:
+    """Never does the work twice: whoever stops waiting gets the Location of the same request."""
+    service = service_of(request)
+    details, wanted = flag(request, "details"), preference(request)
+    submission = await admit(request, synchronous=not wanted.at_once)
+    if wanted.at_once:
+        return await hand_over(request, submission, wanted)
+    with service.waiter.watching(TENANT, submission.id, submission) as watch:
+        receipt = await submit(request, submission)
+        if receipt.id == submission.id:
+            return await _answer(request, submission, submission.id, watch, wanted, details)
+    with service.waiter.watching(TENANT, receipt.id) as watch:
+        await service.producer.watch(TENANT, receipt.id)
+        return await _answer(request, submission, receipt.id, watch, wanted, details)
+
+
+async def hand_over(request: Request, submission: Submission, wanted: Preference) -> Response:
+    """Submits and answers 202 at once."""
+    service = service_of(request)
+    receipt = await submit(request, submission)
+    state = fresh_ticket(receipt, len(submission.ids))
+    if receipt.duplicate:
+        status = await service.producer.status(TENANT, receipt.id)
+        state = ticket(status) if status else state
+    return accepted(state, wanted.applied)
+
+
+async def _answer(
+    request: Request,
+    submission: Submission,
+    request_id: str,
+    watch: Watch,
+    wanted: Preference,
+    details: bool,
+) -> Response:
+    """Waits and answers; the request is with the broker from here on."""
+    service = service_of(request)
+    patience_s = service.settings.sync_wait_s
+    if wanted.wait_s is not None:
+        patience_s = min(patience_s, wanted.wait_s)
+    patience_s = min(patience_s, submission.deadline_ms / 1000 + EXPIRY_S)
+    try:
+        ending = await wait(watch.finished(patience_s), service.closing, request.receive)
+        if ending is Ending.LEFT:
+            if not submission.kept:
+                await service.producer.leave(TENANT, request_id)
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        if ending is not Ending.CAME:
+            await service.producer.keep(TENANT, request_id)
+        view = await service.producer.view(TENANT, request_id)
+    except BrokerError as error:
+        failure = problem_of(error)
+        failure.headers["Location"] = location(request_id)
+        raise failure from error
+    if view is None:
+        raise _lost()
+    status, outcomes = view
+    if status.finished:
+        return translation(status, outcomes, details, wanted.applied)
+    if wanted.wait_s is not None:
+        return accepted(ticket(status), wanted.applied)
+    raise _unfinished(ending, request_id)
+
+
+def _lost() -> Problem:
+    return Problem(
+        503,
+        "lost",
+        "The broker lost this request. Send it again.",
+        headers={"Retry-After": "1"},
+    )
+
+
+def _unfinished(ending: Ending, request_id: str) -> Problem:
+    headers = {"Location": location(request_id)}
+    if ending is Ending.STOPPING:
+        return Problem(
+            503,
+            "draining",
+            "This process is shutting down. The work goes on: read it at the Location.",
+            headers=headers | {"Retry-After": "1"},
+        )
+    return Problem(
+        504,
+        "still_working",
+        "The records were not done in time. The work goes on: read it at the Location.",
+        headers=headers,
+    )
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/translation",
+        translate,
+        "Translate",
+        "Translates 1 to 1,000 records and answers in their order, with their ids. Waits 300 s at"
+        " most; `Prefer: wait=N` bounds the wait, `Prefer: respond-async` does away with it.",
+        "Translation",
+        parameters=(
+            DETAILS,
+            PREFER,
+            DEADLINE,
+            IDEMPOTENCY_KEY,
+            REQUEST_ID,
+            TRACEPARENT,
+        ),
+        body="TranslationRequest",
+        examples=examples.REQUESTS,
+        answers=(
+            Answer(
+                200,
+                "At least one record has a text; the others say why they have none.",
+                "TranslationResult",
+                headers={"Preference-Applied": "What was honoured of Prefer."},
+                example=examples.RESULT,
+            ),
+            Answer(
+                202,
+                "The work goes on behind the Location, as asked with Prefer.",
+                "JobTicket",
+                headers={
+                    "Location": "Where the request can be read.",
+                    "Preference-Applied": "What was honoured of Prefer.",
+                },
+                example=examples.TICKET,
+            ),
+            problem(400, "The body is not JSON in UTF-8, or a parameter does not fit."),
+            problem(413, "The body is too large, or holds too much text."),
+            problem(415, "The body is something else than JSON."),
+            problem(422, "A field is missing or does not fit."),
+            problem(502, "No record could be translated; `result` says why."),
+            problem(503, "Overloaded, or Redis is away.", Retry_After="Seconds."),
+            problem(504, "Not done in time.", Location="Where the same request can be read."),
+        ),
+    ),
+)
