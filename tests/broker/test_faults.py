@@ -108,6 +108,16 @@ leases.stop()
 """
 
 
+async def patiently(call: Callable[..., Any], *arguments: Any) -> Any:
+    """A caller that tries again while Redis is away."""
+    for _ in range(200):
+        try:
+            return await call(*arguments)
+        except BrokerUnavailable:
+            await asyncio.sleep(0.05)
+    raise AssertionError("Redis stayed away for 10 s")
+
+
 async def test_a_killed_server_with_aof_loses_nothing_under_load(
     aof_server: RedisServer, wait_until: Callable[..., Any]
 ) -> None:
@@ -133,17 +143,12 @@ async def test_a_killed_server_with_aof_loses_nothing_under_load(
     async def one(number: int) -> str | None:
         request = submission(producer, [f"text {number}"])
         with waiter.watching("default", request.id, request) as watch:
-            for _ in range(200):
-                try:
-                    await producer.submit(request)
-                    break
-                except BrokerUnavailable:
-                    await asyncio.sleep(0.05)
+            await patiently(producer.submit, request)
             assert await watch.finished(60)
-        view = await producer.view("default", request.id)
+        view = await patiently(producer.view, "default", request.id)
         return view[1][0].text if view else None
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     batches = []

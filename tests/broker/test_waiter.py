@@ -105,7 +105,7 @@ async def test_a_listener_cut_8_times_under_2000_waiters_leaves_none_hanging(
             await producer.submit(request)
             return await watch.finished(60)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     finished = await asyncio.gather(*(one() for _ in range(2000)))
     stop.set()
