@@ -46,7 +46,9 @@ class Beams:
         self._history = whole(width, rules.max_length, beams)  # per step: parent and token, packed
         self._best_scores = torch.full(shape, NEVER, device=device)  # finished hypotheses
         self._best = whole(*shape)  # their step, parent and token, packed
-        penalties = [length**rules.length_penalty for length in range(rules.max_length + 1)]
+        penalties = [
+            max(1, length) ** rules.length_penalty for length in range(rules.max_length + 1)
+        ]
         self._penalties = torch.tensor(penalties, dtype=torch.float32, device=device)
         self._early = rules.early_stopping is True or beams == 1
         self._never = rules.early_stopping == "never" and rules.length_penalty > 0
@@ -86,15 +88,16 @@ class Beams:
         self._history[self._numbers[slots], self._steps(lengths)] = packed
         if self._guard:
             self._guard.advance(slots, parents, tokens, lengths)
+        longest = self._limits[slots] - 1 if self._never else lengths
+        done = at_limit | (scores[:, 0] / self._penalties[longest] <= worst)
+        if self._early:
+            done |= worst > NEVER
+
         self._scores[slots] = scores
         self.tokens[slots] = tokens
         self.positions[slots] = lengths[:, None]
-        self._lengths[slots] = lengths + 1
-
-        longest = self._limits[slots] - 1 if self._never else lengths
-        hopeless = scores[:, 0] / self._penalties[longest] <= worst
-        done = hopeless | at_limit
-        return parents, done | worst.gt(NEVER) if self._early else done
+        self._lengths[slots] += 1  # last: ``lengths`` may be a view of it
+        return parents, done
 
     def _continuations(
         self, slots: Slots, logits: Tensor, lengths: Tensor

@@ -27,7 +27,7 @@ class Architecture:
     vocabulary: int
     positions: int
     scale_embedding: bool
-    tied: bool  # the output projection is the embedding table
+    tied: bool  # one table embeds for both stacks and projects to the vocabulary
     start: int
     end: int
     pad: int
@@ -39,6 +39,10 @@ class Checkpoint:
 
     architecture: Architecture
     weights: dict[str, Tensor]
+
+    def table(self, name: str) -> Tensor:
+        """A [vocabulary, width] weight by name, which a tied model stores only once."""
+        return self.weights["model.shared.weight" if self.architecture.tied else f"{name}.weight"]
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:

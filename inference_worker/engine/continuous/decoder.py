@@ -31,11 +31,9 @@ class DecoderLayer:
 class Decoder:
     """Decoder stack and output projection."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, embedding: Embedding, compute_type: ComputeType
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
         architecture, weights = checkpoint.architecture, checkpoint.weights
-        self._embedding = embedding
+        self._embedding = Embedding(checkpoint, "decoder", compute_type)
         self._heads = architecture.decoder_heads
         self._layers = []
         for name in layer_names("decoder", architecture.decoder_layers):
@@ -54,8 +52,7 @@ class Decoder:
                 )
             )
         self._norm = Norm(weights, "model.decoder.layer_norm")
-        projection = "model.shared.weight" if architecture.tied else "lm_head.weight"
-        self._vocabulary = vocabulary_projection(weights[projection], compute_type)
+        self._vocabulary = vocabulary_projection(checkpoint.table("lm_head"), compute_type)
 
     def forward(
         self,

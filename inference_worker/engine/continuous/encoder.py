@@ -30,11 +30,9 @@ class EncoderLayer:
 class Encoder:
     """Encoder stack and the cross-attention projections, which need nothing else."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, embedding: Embedding, compute_type: ComputeType
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
         architecture, weights = checkpoint.architecture, checkpoint.weights
-        self._embedding = embedding
+        self._embedding = Embedding(checkpoint, "encoder", compute_type)
         self._heads = architecture.encoder_heads
         self._cross_heads = architecture.decoder_heads
         self._layers = []

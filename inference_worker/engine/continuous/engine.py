@@ -11,7 +11,6 @@ from inference_worker.engine.continuous.caches import Caches, Slots, slot_bytes
 from inference_worker.engine.continuous.checkpoint import Checkpoint, load_checkpoint
 from inference_worker.engine.continuous.decoder import Decoder
 from inference_worker.engine.continuous.encoder import Encoder
-from inference_worker.engine.continuous.layers import Embedding
 from inference_worker.engine.continuous.linear import ComputeType
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.continuous.schedule import Scheduler
@@ -52,9 +51,8 @@ class ContinuousEngine:
         self.occupied_slots = 0
         self._architecture = checkpoint.architecture
         with torch.inference_mode():
-            embedding = Embedding(checkpoint, compute_type)
-            self._encoder = Encoder(checkpoint, embedding, compute_type)
-            self._decoder = Decoder(checkpoint, embedding, compute_type)
+            self._encoder = Encoder(checkpoint, compute_type)
+            self._decoder = Decoder(checkpoint, compute_type)
             self._rebuild()
 
     @property
@@ -197,9 +195,9 @@ def open_engine(
 
 
 def weight_bytes(checkpoint: Checkpoint, compute_type: ComputeType) -> int:
-    """What the weights take once packed; the embedding table is held twice, once to look up tokens
-    and once as the output projection."""
+    """What the weights take once packed; a tied embedding table is held twice, once to look up
+    tokens and once packed as the output projection."""
     each = {"float32": 4, "bfloat16": 2, "int8": 1}[compute_type]
-    table = checkpoint.weights["model.shared.weight"].numel()
+    table = checkpoint.table("lm_head").numel()
     weights = sum(weight.numel() for weight in checkpoint.weights.values())
     return weights * each + table * max(2, each)

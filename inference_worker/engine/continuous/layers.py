@@ -14,23 +14,25 @@ NORM_EPSILON = 1e-5
 
 
 class Embedding:
-    """Token embedding, scaled, plus the sinusoid of the token's position.
+    """Token embedding, scaled, plus the sinusoid of the token's position. A padding token has no
+    position, not even one that a decoder generated.
 
-    The table keeps float32 for a float32 engine; otherwise the halved size counts for more.
+    The table is float32 for a float32 engine; otherwise the halved size counts for more.
     """
 
-    def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
+    def __init__(self, checkpoint: Checkpoint, stack: str, compute_type: ComputeType) -> None:
         architecture = checkpoint.architecture
         dtype = torch.float32 if compute_type == "float32" else torch.float16
-        self._table = checkpoint.weights["model.shared.weight"].to(dtype)
+        self._table = checkpoint.table(f"model.{stack}.embed_tokens").to(dtype)
         self._scale = math.sqrt(architecture.width) if architecture.scale_embedding else 1.0
-        table = sinusoids(architecture.positions, architecture.width, architecture.pad)
-        self._positions = table[architecture.pad + 1 :].clone()
+        self._pad = architecture.pad
+        self._positions = sinusoids(architecture.positions, architecture.width, architecture.pad)
 
     def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Token ids and 0-based positions [rows] → [rows, width]."""
         embedded = functional.embedding(tokens, self._table).float().mul_(self._scale)
-        return embedded.add_(functional.embedding(positions, self._positions))
+        rows = (positions + self._pad + 1).masked_fill_(tokens == self._pad, self._pad)
+        return embedded.add_(functional.embedding(rows, self._positions))
 
 
 class Norm:
