@@ -3,9 +3,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_TRAINING := $(VENV)/.installed-training
+
+# Of make train and make evaluate.
+MINUTES ?= 60
+RANKS ?= 2
+MODEL ?= models/small
+ARGS ?=
 
 .PHONY: help install install-dev run demo test lint train evaluate clean
 
@@ -14,7 +21,8 @@ help:
 	@echo 'make demo         install, translate a few sentences, stop'
 	@echo 'make test         install what the tests need, then run all of them'
 	@echo 'make install      only install, into $(VENV)'
-	@echo 'make train        train the bundled model again; make evaluate scores it'
+	@echo 'make train        train the small model again (MINUTES=60 RANKS=2), into runs/small/checkpoint'
+	@echo 'make evaluate     score a checkpoint (MODEL=models/small)'
 	@echo 'make clean        remove $(VENV) and what tools have cached'
 
 install: $(INSTALLED)
@@ -27,7 +35,7 @@ $(BIN)/python:
 	  echo 'Dragoman needs Python 3.11 or newer; $(PYTHON) is not. Try: make PYTHON=python3.11 ...' >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
 	  rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && \
-	  $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(BIN)/python install pip; } || { \
+	  $(PYTHON) -m pip --quiet --quiet --disable-pip-version-check --python $(BIN)/python install pip; } || { \
 	  rm -rf $(VENV); \
 	  echo 'Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv python3-pip' >&2; exit 1; }
 
@@ -41,6 +49,11 @@ $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	@echo 'Installing Dragoman and its tests into $(VENV) (PyTorch is large: some minutes the first time) ...'
 	@$(PIP) install --editable '.[dev]'
 	@touch $(INSTALLED) $@
+
+$(INSTALLED_TRAINING): pyproject.toml | $(BIN)/python
+	@echo 'Installing what training needs into $(VENV) ...'
+	@$(PIP) install --editable '.[worker,training]'
+	@touch $@
 
 run: install
 	@$(BIN)/dragoman up
@@ -57,11 +70,20 @@ lint: install-dev
 test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/pytest
 
-train: install-dev
-	$(BIN)/python -m models.training.train $(ARGS)
+# The data is rebuilt from its public source and checked against its digest.
+data/test.tsv.gz: $(INSTALLED_TRAINING)
+	$(BIN)/python -m models.training.sentences --out data
 
-evaluate: install-dev
-	$(BIN)/python -m models.training.evaluate $(ARGS)
+runs/tokenizer/vocab.json: data/test.tsv.gz
+	$(BIN)/python -m models.training.tokenizer --data data --out runs/tokenizer
+
+train: runs/tokenizer/vocab.json
+	$(BIN)/python -m models.training.train --data data --tokenizer runs/tokenizer --out runs/small \
+	  --minutes $(MINUTES) --ranks $(RANKS) $(ARGS)
+	$(BIN)/python -m models.training.package --run runs/small --out runs/small/checkpoint
+
+evaluate: data/test.tsv.gz
+	$(BIN)/python -m models.training.evaluate --model $(MODEL) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -70,7 +70,10 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except (StackFailed, DragomanError, BrokerError, lines.Unusable) as error:
-        complain(f"dragoman: {error}")
+        message = str(error)
+        for field, flag in (("payload.fromLang", "--from"), ("payload.toLang", "--to")):
+            message = message.replace(field, flag)
+        complain(f"dragoman: {message}")
         raise typer.Exit(FAILED) from error
 
 
@@ -168,7 +171,7 @@ def run_demo(
     """
     port = stack.free_port(StackSettings.host)
     settings = stack_settings(port=port, model=model, device=device, verbose=verbose)
-    complain("Starting an embedded Redis, one worker and the API …")
+    complain(stack.beginning(settings))
     with (
         ctrl_c_is_ours(),
         stack.Interrupts() as interrupts,

@@ -177,10 +177,20 @@ def wait(descriptors: list[int]) -> None:
         selector.select(TURN_S)
 
 
+def workers_of(settings: StackSettings) -> str:
+    return f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
+
+
+def beginning(settings: StackSettings) -> str:
+    """What is printed at once, since a model takes a while to load."""
+    redis = "" if settings.redis_url else "an embedded Redis, "
+    return f"Starting {redis}{workers_of(settings)} and the API …"
+
+
 def welcome(settings: StackSettings) -> str:
     """What is printed once everything is ready: one line, and a call to try."""
     body = json.dumps(SAMPLE, separators=(",", ":"))
-    at, workers = url(settings), f"{settings.workers} worker{'s' if settings.workers > 1 else ''}"
+    at, workers = url(settings), workers_of(settings)
     return (
         f"Dragoman is ready on {at} ({workers}, model {settings.model}; Ctrl-C stops it). Try:\n\n"
         f"curl -X POST {at}/translation -H 'Content-Type: application/json' \\\n  -d '{body}'\n"

@@ -122,13 +122,13 @@ def test_a_failed_line_is_named_and_makes_the_exit_code_3(
 
 
 def test_the_servers_reason_is_shown(service: FakeService, tmp_path: Path, capfd: Capture) -> None:
-    refusal = problem(422, "unknown_language", "There is no language 'xx'.")
+    refusal = problem(422, "unknown_language", "payload.fromLang is no language of the model.")
     service.script.append(Scripted(422, refusal))
     kept = tmp_path / "out.txt"
     kept.write_text("as it was")
     options = ["--from", "xx", "--to", "ja", "--url", service.url, "-o", str(kept)]
     assert run("translate", *options, "hello") == FAILED
-    assert capfd.readouterr() == ("", "dragoman: There is no language 'xx'.\n")
+    assert capfd.readouterr() == ("", "dragoman: --from is no language of the model.\n")
     assert kept.read_text() == "as it was"
 
 

@@ -162,4 +162,4 @@ def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
     port = str(free_port("127.0.0.1"))
     stack = Up(tmp_path, "up", "--port", port, "--redis-url", "redis://127.0.0.1:9/0")
     assert stack.process.wait(START_S) == 1
-    assert stack.complained().startswith("dragoman: redis: Redis does not answer")
+    assert "\ndragoman: redis: Redis does not answer" in stack.complained()
