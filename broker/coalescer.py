@@ -8,6 +8,8 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from broker.connection import close_async
+
 MOST_COMMANDS = 256  # per pipeline
 MOST_BYTES = 1 << 20  # per pipeline, unless a single command is larger
 MOST_PIPELINES = 8  # in flight, each on a connection of its own
@@ -74,4 +76,4 @@ class Coalescer:
         """Waits for what is in flight and closes the connections."""
         while self._running:
             await asyncio.wait(self._running)
-        await self._client.aclose()
+        await close_async(self._client)

@@ -132,6 +132,14 @@ def connect_async(settings: BrokerSettings, timeout_s: float | None = None) -> A
     return redis.asyncio.cluster.RedisCluster(startup_nodes=nodes, **(options | endpoint.options))
 
 
+async def close_async(client: Any) -> None:
+    """Closes a client of ``connect_async``, with the clients that ask the Sentinels for it."""
+    await client.aclose()
+    pool = getattr(client, "connection_pool", None)
+    for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+        await sentinel.aclose()
+
+
 def translated(error: BaseException) -> BrokerError:
     """The broker's error for what redis-py raised."""
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from broker.connection import connect_async, reaching_redis
+from broker.connection import close_async, connect_async, reaching_redis
 from broker.errors import BrokerError
 from broker.keys import Keys, shard_keys
 from broker.producer import Producer
@@ -98,7 +98,7 @@ class Waiter:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._client.aclose()
+        await close_async(self._client)
 
     def watching(self, tenant: str, request_id: str, submission: Submission | None = None) -> Watch:
         """A watch to enter before the request is submitted, or before ``Producer.watch``.

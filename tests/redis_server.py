@@ -47,14 +47,23 @@ def wait_until(predicate: Callable[[], Any], *, description: str, timeout_s: flo
 class RedisServer:
     """One server process on a port of its own; ``aof`` keeps its data over a ``kill``."""
 
-    def __init__(self, *, aof: bool = False, extra: tuple[str, ...] = ()) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        *,
+        aof: bool = False,
+        extra: tuple[str, ...] = (),
+        sentinel: Path | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.port = port or free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="dragoman-redis-"))
         persistence = ("--appendonly", "yes", "--appendfsync", "everysec") if aof else ()
         self._command = [
             server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
             "--dir", str(self.directory), "--loglevel", "warning", *persistence, *extra,
         ]  # fmt: skip
+        if sentinel is not None:  # a configuration that names the port
+            self._command = [server_binary(), str(sentinel), "--sentinel"]
         self._process: subprocess.Popen[bytes] | None = None
         self.client: Any = redis.Redis(port=self.port, socket_timeout=5, protocol=2)
 
