@@ -2,9 +2,7 @@
 
 import torch
 
-
-class DeviceError(Exception):
-    """The device or the number format asked for is not there."""
+from inference_worker.settings import DeviceError
 
 
 def device_named(name: str) -> str:

@@ -22,7 +22,7 @@ class Roster:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._reserved = slots // _INTERACTIVE_PART  # for interactive work
-        self._guaranteed = (slots - self._reserved) // _BULK_PART  # for bulk
+        self._guaranteed = min(slots - 1, max(1, (slots - self._reserved) // _BULK_PART))  # bulk
         self._ahead = max(1, slots // _AHEAD_PART)
         self._waiting: dict[Lane, deque[Unit]] = {lane: deque() for lane in LANES}
         self._trials: deque[deque[Unit]] = deque()

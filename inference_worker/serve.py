@@ -2,12 +2,14 @@
 the loop, drain. Any engine can be served; tests and benchmarks bring their own."""
 
 import logging
+import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeVar
 
 from broker.consumer import Consumer
 from broker.errors import BrokerError, BrokerUnavailable
@@ -22,6 +24,8 @@ from inference_worker.warmth import warm_up
 from inference_worker.worker import Worker
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 RECLAIMS_PER_LEASE = 4
 CONNECT_RETRY_S = 0.5
@@ -53,7 +57,11 @@ def serve(
     """
     watchdog = watchdog or Watchdog(settings.hang_s)
     with _signals() as stopping:
-        consumer = _connected(broker_settings, model.name, settings.connect_s, stopping)
+        consumer = patiently(
+            lambda: _consumer(broker_settings, model.name),
+            settings.connect_s,
+            lambda: stopping.asked > 0,
+        )
         if consumer is None:
             return
         try:
@@ -83,25 +91,32 @@ def serve(
             consumer.close()
 
 
-def _connected(
-    settings: BrokerSettings, model: str, patience_s: float, stopping: Stopping
-) -> Consumer | None:
-    """A consumer with its groups made, or None if the process was told to stop meanwhile."""
-    began_s = logged_s = time.monotonic()
-    while not stopping.asked:
+def patiently(
+    attempt: Callable[[], Result], patience_s: float, stopping: Callable[[], bool] = lambda: False
+) -> Result | None:
+    """What ``attempt`` returns once Redis answers; None if the process is told to stop meanwhile.
+
+    Raises BrokerUnavailable when the patience is over.
+    """
+    began_s, logged_s = time.monotonic(), -math.inf
+    while not stopping():
         try:
-            consumer = Consumer(settings, model)
-            consumer.prepare()
-            return consumer
+            return attempt()
         except BrokerUnavailable as error:
             now_s = time.monotonic()
             if now_s - began_s >= patience_s:
                 raise
-            if logged_s in (began_s, now_s) or now_s - logged_s >= CONNECT_LOG_S:
+            if now_s - logged_s >= CONNECT_LOG_S:
                 log.warning("waiting for Redis: %s", error)
                 logged_s = now_s
             time.sleep(CONNECT_RETRY_S)
     return None
+
+
+def _consumer(settings: BrokerSettings, model: str) -> Consumer:
+    consumer = Consumer(settings, model)
+    consumer.prepare()
+    return consumer
 
 
 def _announce(consumer: Consumer, model: LanguageModel) -> None:
@@ -119,7 +134,7 @@ def _turn(
     worker: Worker, consumer: Consumer, leases: Leases, grace_s: float, stopping: Stopping
 ) -> None:
     """Turns the loop until it is told to stop and has drained, or its grace is over."""
-    seen, end_s = 0, float("inf")
+    seen, end_s = 0, math.inf
     consumer.give_up = lambda: time.monotonic() >= end_s
     leases.start()
     try:

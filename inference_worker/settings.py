@@ -15,6 +15,10 @@ BATCH_TOKENS_CUDA = 8_192
 _TOKENS_PER_SLOT = 8  # short sentences: a slot more than a batch needs costs nothing
 
 
+class DeviceError(Exception):
+    """The device or the number format that the settings ask for is not there."""
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """Settings of a worker. Times are seconds; 0 lets the worker choose where the help says so."""

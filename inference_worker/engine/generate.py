@@ -103,9 +103,7 @@ class GenerateEngine:
         self._batch_tokens = batch_tokens
         self._pulse = pulse
         self._decoding = decoding
-        self._model = _Model.from_pretrained(
-            folder, dtype=getattr(torch, compute_type), use_safetensors=True, local_files_only=True
-        )
+        self._model = _loaded(folder, compute_type)
         self._model.to(device).eval()
         config = self._model.config
         self._pad, self._end = int(config.pad_token_id), int(config.eos_token_id)
@@ -191,6 +189,21 @@ class GenerateEngine:
         while generated and generated[-1] == self._pad:
             generated.pop()
         return tuple(generated[1:]), len(generated)
+
+
+def _loaded(folder: Path, compute_type: str) -> _Model:
+    """Raises ValueError if the weights lack some: transformers would make them up at random."""
+    model: _Model
+    model, found = _Model.from_pretrained(
+        folder,
+        dtype=getattr(torch, compute_type),
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    if lacking := sorted(found["missing_keys"]):
+        raise ValueError(f"{len(lacking)} weights are missing, among them {lacking[0]}")
+    return model
 
 
 def next_batch(waiting: Sequence[Sentence], batch_tokens: int) -> list[Sentence]:

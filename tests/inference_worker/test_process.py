@@ -1,0 +1,310 @@
+"""Tests of worker processes on a real server: they are signalled, killed, hung and poisoned."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.producer import Producer
+from broker.settings import BrokerSettings
+from broker.wire import Outcome, RequestStatus, Submission
+from tests.inference_worker.processes import WorkerProcess, paced, worker
+from tests.redis_server import RedisServer, free_port, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def producer(broker_settings: BrokerSettings) -> AsyncIterator[Producer]:
+    made = Producer(broker_settings, "tests")
+    await made.prepare()
+    yield made
+    await made.close()
+
+
+def submission(producer: Producer, texts: list[str], **changes: Any) -> Submission:
+    values: dict[str, Any] = {
+        "id": producer.new_request_id(),
+        "tenant": "default",
+        "model": "small",
+        "lane": "bulk",
+        "source": "en",
+        "target": "ja",
+        "ids": list(range(len(texts))),
+        "texts": texts,
+        "deadline_ms": 600_000,
+        "kept": True,
+    }
+    return Submission(**(values | changes))
+
+
+async def status(producer: Producer, request: Submission) -> RequestStatus:
+    found = await producer.status("default", request.id)
+    assert found is not None
+    return found
+
+
+async def until(producer: Producer, request: Submission, done: int) -> None:
+    """Waits until so many records of a request have an outcome."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (await status(producer, request)).done >= done:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{(await status(producer, request)).done} of {done} records are done")
+
+
+async def finished(producer: Producer, request: Submission) -> list[Outcome]:
+    """Every outcome of a request, once it has ended."""
+    await until(producer, request, len(request.texts))
+    assert (await status(producer, request)).finished
+    found = await producer.outcomes("default", request.id, range(len(request.texts)))
+    return [found[index] for index in range(len(request.texts))]
+
+
+def nothing_left(server: RedisServer) -> bool:
+    """Whether no record is in the window, delivered or not, and no cost is outstanding."""
+    keys = list(server.client.scan_iter("dragoman:*:queue:*"))
+    load = server.client.hgetall("dragoman:{0}:load")
+    return not any(server.client.xlen(key) for key in keys) and load[b"cost:small"] == b"0"
+
+
+async def test_real_sentences_of_several_pairs(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    with worker(broker_settings, "--max-source-tokens", "64") as process:
+        process.ready()
+        model = await producer.model("small")
+        assert model is not None
+        assert {"en", "ja"} <= set(model.languages)
+        assert model.max_source_tokens == 64
+        english = submission(producer, ["Where is the station?\n\nWhere is the station?", " ", ""])
+        japanese = submission(producer, ["彼は毎日学校へ行きます。"], source="ja", target="en")
+        strange = submission(producer, ["x"], source="tlh")
+        for request in (english, japanese, strange):
+            await producer.submit(request)
+        texts = [outcome.text for outcome in await finished(producer, english)]
+        assert texts == ["駅はどこですか。\n\n駅はどこですか。", " ", ""]
+        assert (await finished(producer, japanese))[0].text == "He goes to school every day."
+        (error,) = await finished(producer, strange)
+        assert error.error is not None
+        assert error.error.code == "unsupported_language"
+        process.send(signal.SIGTERM)
+        assert process.ended() == 0
+        assert "dragoman-worker stopped" in process.output
+    assert await producer.workers("small") == []
+    assert nothing_left(redis_server)
+
+
+async def test_sigterm_mid_batch_finishes_the_slots_and_leaves_the_rest(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    texts = [f"Sentence {n}." for n in range(100)]
+    request = submission(producer, texts)
+    with paced(broker_settings, pace_s=0.2) as first:
+        first.ready()
+        await producer.submit(request)
+        await until(producer, request, 1)
+        first.send(signal.SIGTERM)
+        assert first.ended() == 0
+    done = (await status(producer, request)).done
+    assert 1 <= done < 100
+    with paced(broker_settings) as second:
+        second.ready()
+        outcomes = await finished(producer, request)
+    assert [outcome.text for outcome in outcomes] == texts
+    assert {outcome.details.attempts for outcome in outcomes if outcome.details} == {1}
+    assert nothing_left(redis_server)
+
+
+async def test_sigterm_at_the_end_of_the_grace_hands_back(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    text = "".join(f"Sentence {n}. " for n in range(200)).strip()
+    request = submission(producer, [text])
+    with paced(broker_settings, "--grace-s", "5.3", "--slots", "4", pace_s=0.1) as first:
+        first.ready()
+        await producer.submit(request)
+        wait_until(
+            lambda: redis_server.client.xpending("dragoman:{0}:queue:small:bulk", "workers")[
+                "pending"
+            ],
+            description="the record is taken",
+        )
+        first.send(signal.SIGTERM)
+        assert first.ended() == 0
+        assert "handed back 1 records" in first.output
+    with paced(broker_settings) as second:
+        second.ready()
+        (outcome,) = await finished(producer, request)
+    assert outcome.details is not None
+    assert outcome.details.attempts == 1
+    assert outcome.text == text
+
+
+async def test_kill_9_mid_batch_and_every_record_is_answered_once(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    texts = [f"Sentence {n}." for n in range(60)]
+    request = submission(producer, texts)
+    with paced(broker_settings, pace_s=0.3) as doomed, paced(broker_settings) as other:
+        doomed.ready()
+        await producer.submit(request)
+        await until(producer, request, 1)
+        doomed.send(signal.SIGKILL)
+        doomed.ended()
+        other.ready()
+        outcomes = await finished(producer, request)
+    assert [outcome.text for outcome in outcomes] == texts
+    assert (await status(producer, request)).done == 60
+    assert nothing_left(redis_server)
+
+
+async def test_a_hung_step_ends_the_process_and_its_records_finish_elsewhere(
+    broker_settings: BrokerSettings,
+    redis_server: RedisServer,
+    producer: Producer,
+    tmp_path: Path,
+) -> None:
+    texts = [f"Sentence {n}." for n in range(20)]
+    request = submission(producer, texts)
+    once = tmp_path / "hung"
+    options: dict[str, Any] = {"fault": "hang", "text": "Sentence 7.", "once": once}
+    with paced(broker_settings, "--hang-s", "0.5", **options) as hung:
+        hung.ready()
+        await producer.submit(request)
+        assert hung.ended() == 1
+        assert "Timeout (0:00:00" in hung.output
+        assert "engines.py" in hung.output
+    with paced(broker_settings, **options) as other:
+        other.ready()
+        outcomes = await finished(producer, request)
+    assert [outcome.text for outcome in outcomes] == texts
+    assert nothing_left(redis_server)
+
+
+async def test_a_python_exception_costs_one_record_of_64(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    texts = [f"Sentence {n}." for n in range(64)]
+    request = submission(producer, texts)
+    with paced(broker_settings, "--slots", "64", fault="raise", text="Sentence 40.") as process:
+        process.ready()
+        await producer.submit(request)
+        outcomes = await finished(producer, request)
+        assert process.running
+    failed = [n for n, outcome in enumerate(outcomes) if outcome.error]
+    assert failed == [40]
+    assert {outcome.details.attempts for outcome in outcomes if outcome.details} == {1}
+    assert nothing_left(redis_server)
+
+
+async def test_a_record_that_ends_every_process_becomes_a_dead_letter(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    texts = [f"Sentence {n}." for n in range(64)]
+    request = submission(producer, texts)
+    options = {"fault": "crash", "text": "Sentence 40."}
+    await producer.submit(request)
+    crashes = 0
+    for _ in range(8):
+        with paced(broker_settings, "--slots", "64", **options) as process:
+            process.ready()
+            wait_until(
+                lambda: not process.running or redis_server.client.exists("dragoman:{0}:dead"),
+                description="the worker crashes or gives the record up",
+            )
+            if not process.running:
+                crashes += 1
+                continue
+            outcomes = await finished(producer, request)
+            break
+    assert crashes == 3
+    codes = [outcome.error and outcome.error.code for outcome in outcomes]
+    assert codes == [None] * 40 + ["poison"] + [None] * 23
+    assert redis_server.client.xlen("dragoman:{0}:dead") == 1
+    assert nothing_left(redis_server)
+
+
+async def test_sigstop_past_the_lease_gives_one_result(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    texts = [f"Sentence {n}." for n in range(12)]
+    request = submission(producer, texts)
+    with paced(broker_settings, pace_s=1.0) as stopped, paced(broker_settings) as other:
+        stopped.ready()
+        await producer.submit(request)
+        wait_until(
+            lambda: redis_server.client.xpending("dragoman:{0}:queue:small:bulk", "workers")[
+                "pending"
+            ],
+            description="records are taken",
+        )
+        stopped.send(signal.SIGSTOP)
+        other.ready()
+        outcomes = await finished(producer, request)
+        stopped.send(signal.SIGCONT)
+        later = submission(producer, ["Later."])
+        await producer.submit(later)
+        await finished(producer, later)
+    assert [outcome.text for outcome in outcomes] == texts
+    assert (await status(producer, request)).done == 12
+    assert nothing_left(redis_server)
+
+
+async def test_a_worker_waits_for_a_server_that_comes_back(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    with paced(broker_settings) as process:
+        process.ready()
+        redis_server.kill()
+        wait_until(lambda: "trying again" in process.output, description="the worker notices")
+        redis_server.start()
+        request = submission(producer, ["Hello."])
+        await producer.submit(request)
+        assert (await finished(producer, request))[0].text == "Hello."
+
+
+def ended(*arguments: str, **environment: str) -> tuple[int, str]:
+    process = WorkerProcess(["-m", "inference_worker", *arguments], environment)
+    try:
+        return process.ended(), process.output
+    finally:
+        process.end()
+
+
+def test_a_server_that_is_not_there_is_a_readable_error() -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    status, output = ended("--redis-url", url, "--connect-s", "0.1")
+    assert status == 1
+    assert "waiting for Redis" in output
+    assert "dragoman-worker: error: Redis does not answer" in output
+    assert "Traceback" not in output
+
+
+def test_a_checkpoint_that_is_not_there_is_a_readable_error(tmp_path: Path) -> None:
+    status, output = ended("--model", "facebook/m2m100_418M", "--cache-dir", str(tmp_path))
+    assert status == 1
+    assert "no checkpoint named facebook/m2m100_418M" in output
+    assert "run `dragoman models pull facebook/m2m100_418M`" in output
+    assert "Traceback" not in output
+
+
+def test_a_server_that_evicts_is_a_readable_error(redis_server: RedisServer) -> None:
+    redis_server.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        status, output = ended("--redis-url", redis_server.url)
+    finally:
+        redis_server.client.config_set("maxmemory-policy", "noeviction")
+    assert status == 1
+    assert "error: maxmemory-policy is allkeys-lru" in output
+
+
+def test_a_wrong_flag_is_a_readable_error() -> None:
+    status, output = ended("--beams", "0")
+    assert status == 2
+    assert "--beams must be at least 1" in output
