@@ -1,28 +1,24 @@
 """``dragoman-api``: the HTTP tier on one port, in one process or several."""
 
-import asyncio
 import logging
 import math
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from api import logs
-from api.app import create_app
-from api.service import Service
+from api.process import STOP_SIGNALS, application
 from api.settings import ApiSettings
 from broker import functions
 from broker.errors import BrokerError, BrokerUnavailable
@@ -34,62 +30,6 @@ log = logging.getLogger("dragoman.api")
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 KEEP_ALIVE_S = 75  # longer than common load balancers keep idle connections, so that they end them
 STALLED_S = 30  # a process whose threads do not run for so long is replaced
-LAST_WORDS_S = 2.0  # before the grace ends, synchronous requests get their Location
-LOOK_S = 0.1
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def application(
-    broker: BrokerSettings, settings: ApiSettings, directory: str, address: tuple[str, int]
-) -> FastAPI:
-    """The app of one process; uvicorn calls this in the process, inside its event loop."""
-    logs.configure(settings.log_level)
-    app = create_app(broker, settings, directory)
-    service: Service = app.state.service
-    loop = asyncio.get_running_loop()
-    drain = partial(service.drain, settings.grace_s - LAST_WORDS_S)
-    for number in STOP_SIGNALS:
-        _also_on_signal(number, partial(loop.call_soon_threadsafe, drain))
-    if parent := multiprocessing.parent_process():
-        # Without its supervisor a process would hold the port for ever.
-        loop.add_reader(parent.sentinel, _stop_orphan, loop, parent.sentinel)
-    app.state.announcement = loop.create_task(_announce(service, address))
-    return app
-
-
-def _also_on_signal(number: int, act: Callable[[], object]) -> None:
-    """Acts before uvicorn's own handler of the signal does."""
-    installed = signal.getsignal(number)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        act()
-        if callable(installed):
-            installed(number, frame)
-
-    signal.signal(number, handle)
-
-
-def _stop_orphan(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
-    loop.remove_reader(sentinel)
-    log.error("the supervising process is gone: stopping")
-    signal.raise_signal(signal.SIGTERM)
-
-
-async def _announce(service: Service, address: tuple[str, int]) -> None:
-    """Says ready once the port takes connections and the broker can be used."""
-    host, port = address
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(ANY_ADDRESS.get(host, host), port)
-            writer.close()
-            await service.producer.ready()
-        except (OSError, BrokerError):
-            await asyncio.sleep(LOOK_S)
-            continue
-        shown = f"[{host}]" if ":" in host else host
-        log.info("dragoman-api ready: http://%s:%d", shown, port)
-        return
 
 
 @contextmanager

@@ -40,8 +40,11 @@ async def translate(request: Request) -> Response:
         receipt = await submit(request, submission)
         if receipt.id == submission.id:
             return await _answer(request, submission, submission.id, watch, wanted, details)
+    # An earlier request has the work: wait for that one, unless it has ended.
     with service.waiter.watching(TENANT, receipt.id) as watch:
-        await service.producer.watch(TENANT, receipt.id)
+        status = await service.producer.watch(TENANT, receipt.id)
+        if status is None or status.finished:
+            watch.tell(ended=True)
         return await _answer(request, submission, receipt.id, watch, wanted, details)
 
 

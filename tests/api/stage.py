@@ -70,6 +70,9 @@ class Worker:
         self._going = threading.Event()
         self._going.set()
         self._stopped = threading.Event()
+        self._parked = threading.Event()
+        self._left: int | None = None
+        self.held = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.seen: list[Delivery] = []
 
@@ -87,9 +90,19 @@ class Worker:
         assert not self._thread.is_alive()
 
     def hold(self) -> None:
+        """Returns when the thread reads no more."""
         self._going.clear()
+        if threading.current_thread() is not self._thread:
+            assert self._parked.wait(10)
 
-    def resume(self) -> None:
+    def hold_after(self, records: int) -> None:
+        """Holds once so many records are seen, and sets ``held``."""
+        self._left = records
+
+    def resume(self, records: int | None = None) -> None:
+        """Goes on, until so many records are seen."""
+        self._left = records
+        self._parked.clear()
         self._going.set()
 
     def beat(self) -> None:
@@ -98,7 +111,9 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._going.wait()
+            if not self._going.is_set():
+                self._parked.set()
+                self._going.wait()
             try:
                 self.beat()
                 self._serve(self._consumer.read(self._batch, self._batch, BLOCK_MS))
@@ -119,6 +134,10 @@ class Worker:
                 completions.append(Completion(delivery, outcome))
         if completions:
             self._consumer.complete(completions)
+        if self._left is not None and len(self.seen) >= self._left:
+            self._left = None
+            self.hold()
+            self.held.set()
 
 
 @asynccontextmanager
@@ -187,11 +206,18 @@ class Process:
     def stop(self) -> None:
         if self._process.poll() is None:
             self.signal(signal.SIGTERM)
-        self.wait()
+        try:
+            self.wait()
+        except subprocess.TimeoutExpired:
+            self.signal(signal.SIGKILL)
+            self.wait()
+            raise
 
     def wait(self, timeout_s: float = 30) -> int:
         code = self._process.wait(timeout_s)
         self._reader.join(10)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
         return code
 
 

@@ -1,0 +1,78 @@
+"""One API process under uvicorn: its app, the signals that drain it, and the line that says it is
+ready. It is a module of its own because a spawned process cannot import ``__main__``."""
+
+import asyncio
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
+from fastapi import FastAPI
+
+from api import logs
+from api.app import create_app
+from api.service import Service
+from api.settings import ApiSettings
+from broker.errors import BrokerError
+from broker.settings import BrokerSettings
+
+log = logging.getLogger("dragoman.api")
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_WORDS_S = 2.0  # before the grace ends, synchronous requests get their Location
+LOOK_S = 0.1
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+def application(
+    broker: BrokerSettings, settings: ApiSettings, directory: str, address: tuple[str, int]
+) -> FastAPI:
+    """The app of one process; uvicorn calls this in the process, inside its event loop."""
+    logs.configure(settings.log_level)
+    app = create_app(broker, settings, directory)
+    service: Service = app.state.service
+    loop = asyncio.get_running_loop()
+    drain = partial(service.drain, settings.grace_s - LAST_WORDS_S)
+    for number in STOP_SIGNALS:
+        _also_on_signal(number, partial(loop.call_soon_threadsafe, drain))
+    if parent := multiprocessing.parent_process():
+        # Without its supervisor a process would hold the port for ever.
+        loop.add_reader(parent.sentinel, _stop_orphan, loop, parent.sentinel)
+    app.state.announcement = loop.create_task(_announce(service, address))
+    return app
+
+
+def _also_on_signal(number: int, act: Callable[[], object]) -> None:
+    """Acts before uvicorn's own handler of the signal does."""
+    installed = signal.getsignal(number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        act()
+        if callable(installed):
+            installed(number, frame)
+
+    signal.signal(number, handle)
+
+
+def _stop_orphan(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
+    loop.remove_reader(sentinel)
+    log.error("the supervising process is gone: stopping")
+    signal.raise_signal(signal.SIGTERM)
+
+
+async def _announce(service: Service, address: tuple[str, int]) -> None:
+    """Says ready once the port takes connections and the broker can be used."""
+    host, port = address
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(ANY_ADDRESS.get(host, host), port)
+            writer.close()
+            await service.producer.ready()
+        except (OSError, BrokerError):
+            await asyncio.sleep(LOOK_S)
+            continue
+        shown = f"[{host}]" if ":" in host else host
+        log.info("dragoman-api ready: http://%s:%d", shown, port)
+        return

@@ -1,0 +1,267 @@
+"""``dragoman-api`` as a process: one port and several processes, stopping, and what never loads."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from broker.settings import BrokerSettings
+from tests.api.stage import ROOT, Worker, announce, api_process, body
+from tests.api.test_metrics import samples, value
+from tests.redis_server import RedisServer, free_port
+
+pytestmark = pytest.mark.slow
+
+Until = Callable[..., Any]
+FORBIDDEN = {"torch", "transformers", "ctranslate2", "sentencepiece", "inference_worker"}
+
+
+def children(pid: int) -> set[int]:
+    """The API processes under a supervisor."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+            command = (path.parent / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[1]) == pid and "spawn_main" in command:
+            found.add(int(path.parent.name))
+    return found
+
+
+async def in_flight(client: httpx.AsyncClient, count: int) -> None:
+    """Returns once so many requests are being answered, the one that asks included."""
+    while True:
+        found = samples((await client.get("/metrics")).text)
+        if value(found, "dragoman_http_requests_in_flight") >= count:
+            return
+
+
+def test_the_model_libraries_never_load(redis_server: RedisServer) -> None:
+    """The process answers a request, then tells its modules."""
+    script = (
+        "import json, sys; from api.__main__ import main;"
+        "code = main(sys.argv[1:]); print(json.dumps(sorted(sys.modules))); sys.exit(code)"
+    )
+    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    port = free_port()
+    flags = ["--redis-url", redis_server.url, "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with Worker(settings):
+        assert any("dragoman-api ready: " in line for line in iter(process.stderr.readline, ""))
+        url = f"http://127.0.0.1:{port}"
+        answer = httpx.post(f"{url}/translation", json=body("one"))
+        assert answer.json() == {"result": [{"id": "0", "text": "eno"}]}
+        assert httpx.get(f"{url}/docs").status_code == 200
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    loaded = {name.partition(".")[0] for name in json.loads(output)}
+    assert process.returncode == 0
+    assert "fastapi" in loaded
+    assert not loaded & FORBIDDEN
+
+
+async def test_several_processes_on_one_port(redis_server: RedisServer, wait_until: Until) -> None:
+    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    with (
+        Worker(settings) as worker,
+        api_process(redis_server.url, "--processes", "2") as process,
+    ):
+        wait_until(
+            lambda: process.log.count("dragoman-api ready") == 2, description="both are ready"
+        )
+        assert len(children(process.pid)) == 2
+        limits = httpx.Limits(max_keepalive_connections=0)  # each request a connection of its own
+        async with httpx.AsyncClient(base_url=process.url, limits=limits, timeout=30) as client:
+            posts = [client.post("/translation", json=body(f"t{i}")) for i in range(40)]
+            answers = await asyncio.gather(*posts)
+            texts = [answer.json()["result"][0]["text"] for answer in answers]
+            assert texts == [f"t{i}"[::-1] for i in range(40)]
+            worker.hold()
+            location = (await client.post("/jobs", json=body("one"))).headers["location"]
+            polls = [asyncio.ensure_future(client.get(f"{location}?wait=20")) for _ in range(8)]
+            streams = [asyncio.ensure_future(client.get(f"{location}/events")) for _ in range(4)]
+            await in_flight(client, 13)
+            worker.resume()
+            assert {(await poll).json()["state"] for poll in polls} == {"done"}
+            ended = await asyncio.gather(*streams)
+            assert all("event: end" in stream.text for stream in ended)
+            for _ in range(6):  # whichever process answers tells the sum
+                found = samples((await client.get("/metrics")).text)
+                requests = "dragoman_http_requests_total"
+                assert (
+                    value(found, requests, method="POST", route="/translation", status="200") == 40
+                )
+                assert value(found, "dragoman_records_accepted_total", lane="interactive") == 40
+                assert value(found, "dragoman_http_requests_in_flight") == 1
+        served = {line.split("[")[1].split("]")[0] for line in process.lines if " POST " in line}
+        assert len(served) == 2, "both processes took requests"
+
+
+async def test_a_process_that_is_killed_is_replaced(
+    redis_server: RedisServer, wait_until: Until
+) -> None:
+    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    with (
+        Worker(settings) as worker,
+        api_process(redis_server.url, "--processes", "2") as process,
+    ):
+        wait_until(
+            lambda: process.log.count("dragoman-api ready") == 2, description="both are ready"
+        )
+        worker.hold()
+        before = children(process.pid)
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=process.url, limits=limits, timeout=30) as client:
+            location = (await client.post("/jobs", json=body("one"))).headers["location"]
+            polls = [asyncio.ensure_future(client.get(f"{location}?wait=20")) for _ in range(8)]
+            await in_flight(client, 9)
+            os.kill(min(before), signal.SIGKILL)
+            await asyncio.to_thread(
+                wait_until,
+                lambda: len(children(process.pid) - before) == 1 or None,
+                description="a new process",
+            )
+            worker.resume()
+            ended = await asyncio.gather(*polls, return_exceptions=True)
+            assert any(isinstance(answer, httpx.Response) for answer in ended)
+            assert (await client.get(f"{location}?wait=20")).json()["state"] == "done"
+            found = samples((await client.get("/metrics")).text)
+            assert value(found, "dragoman_http_requests_in_flight") == 1
+
+
+def test_processes_end_with_their_supervisor(redis_server: RedisServer, wait_until: Until) -> None:
+    with api_process(redis_server.url, "--processes", "2") as process:
+        wait_until(
+            lambda: process.log.count("dragoman-api ready") == 2, description="both are ready"
+        )
+        orphans = children(process.pid)
+        process.signal(signal.SIGKILL)
+        wait_until(
+            lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in orphans),
+            description="the orphans are gone",
+        )
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_answers_what_is_in_flight(
+    redis_server: RedisServer, processes: str, number: signal.Signals
+) -> None:
+    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    with (
+        Worker(settings) as worker,
+        api_process(redis_server.url, "--processes", processes) as process,
+    ):
+        worker.hold()
+        async with httpx.AsyncClient(base_url=process.url, timeout=30) as client:
+            location = (await client.post("/jobs", json=body("job"))).headers["location"]
+            calling = asyncio.ensure_future(client.post("/translation", json=body("one")))
+            polling = asyncio.ensure_future(client.get(f"{location}?wait=60"))
+            streaming = asyncio.ensure_future(client.get(f"{location}/events"))
+            await in_flight(client, 4)
+            process.signal(number)
+            assert (await polling).json()["state"] == "queued"
+            assert "event: end" not in (await streaming).text
+            worker.resume()
+            assert (await calling).json() == {"result": [{"id": "0", "text": "eno"}]}
+        assert await asyncio.to_thread(process.wait) == 0
+        assert "Traceback" not in process.log
+
+
+async def test_a_stop_that_cannot_wait_gives_the_location(redis_server: RedisServer) -> None:
+    settings = BrokerSettings(redis_url=redis_server.url)
+    announce(settings)
+    with api_process(redis_server.url, "--grace-s", "2.5") as process:
+        async with httpx.AsyncClient(base_url=process.url, timeout=30) as client:
+            calling = asyncio.ensure_future(client.post("/translation", json=body("one")))
+            await in_flight(client, 2)
+            process.signal(signal.SIGTERM)
+            answer = await calling
+        assert answer.status_code == 503
+        assert answer.headers["location"].startswith("/jobs/")
+        assert await asyncio.to_thread(process.wait) == 0
+
+
+def test_a_caller_that_hangs_up_leaves_its_request(
+    redis_server: RedisServer, wait_until: Until
+) -> None:
+    announce(BrokerSettings(redis_url=redis_server.url))
+    with api_process(redis_server.url) as process:
+        content = json.dumps(body("one")).encode()
+        head = f"POST /translation HTTP/1.1\r\nHost: api\r\nContent-Length: {len(content)}\r\n\r\n"
+        port = int(process.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(head.encode() + content)
+            (key,) = wait_until(
+                lambda: redis_server.client.keys("dragoman:*:request:*"),
+                description="the request is queued",
+            )
+            assert redis_server.client.hget(key, "waiters") == b"1"
+        wait_until(
+            lambda: redis_server.client.hget(key, "waiters") == b"0",
+            description="the waiter is counted out",
+        )
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--port", "seventy"], "--port must be a whole number"),
+        (["--processes", "0"], "--processes must be between"),
+        (["--redis-url", "http://x"], "--redis-url begins with"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_readable_line(flags: list[str], words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api", *flags], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_one_readable_line(redis_server: RedisServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "api", "--redis-url", redis_server.url, "--port", port],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    assert done.returncode == 1
+    assert "cannot listen on" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_flag_and_its_variable() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "api", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0
+    for name in ("processes", "sync-wait-s", "max-body-bytes", "redis-url"):
+        assert f"--{name}" in done.stdout
+        assert f"DRAGOMAN_{name.replace('-', '_').upper()}" in done.stdout
