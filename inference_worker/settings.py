@@ -12,6 +12,8 @@ CACHE_DIR = "~/.cache/dragoman"
 # tokens a batch and halve at 2,048. A GPU wants as much as fits; this leaves room on 16 GB.
 BATCH_TOKENS_CPU = 512
 BATCH_TOKENS_CUDA = 8_192
+LEAST_SOURCE_TOKENS = 8  # language, end, and something to say
+MOST_SOURCE_TOKENS = 1_024  # positions of M2M100
 _TOKENS_PER_SLOT = 8  # short sentences: a slot more than a batch needs costs nothing
 
 
@@ -51,16 +53,18 @@ class WorkerSettings:
     connect_s: float = option(60.0, "How long to wait for Redis at the start before giving up.")
 
     def __post_init__(self) -> None:
-        for name in ("beams", "max_source_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.beams < 1:
+            raise ValueError("--beams must be at least 1")
         for name in ("batch_tokens", "slots", "threads", "grace_s", "connect_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be below 0")
         if self.hang_s <= 0:
             raise ValueError("--hang-s must be above 0")
-        if self.max_source_tokens < 8:
-            raise ValueError("--max-source-tokens must be at least 8")
+        if not LEAST_SOURCE_TOKENS <= self.max_source_tokens <= MOST_SOURCE_TOKENS:
+            raise ValueError(
+                f"--max-source-tokens must be between {LEAST_SOURCE_TOKENS} and"
+                f" {MOST_SOURCE_TOKENS}"
+            )
 
     def batch_tokens_on(self, device: str) -> int:
         """Padded tokens of a batch on a device."""
