@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +15,15 @@ from broker.errors import BrokerError
 from broker.settings import BrokerSettings
 from dragoman import checkpoints, demo, lines, stack
 from dragoman.client import DEFAULT_URL, Client
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, ServerError
+from dragoman.exchange import Retries
 from dragoman.output import Output, progress_bar
 from dragoman.settings import StackSettings
 from dragoman.supervisor import StackFailed
 from dragoman.terminal import ctrl_c_is_ours
 
 FAILED, PARTLY_FAILED, INTERRUPTED = 1, 3, 130
+PATIENT = Retries(unreachable=10, overloaded=100)  # a file outlives a restart of the server
 
 app = typer.Typer(
     name="dragoman",
@@ -209,7 +211,12 @@ def translate(
     if not arguments:
         raise typer.BadParameter("give a text, a file, or - for standard input")
     try:
-        with readable_errors(), Output(output, arguments) as writer, Client(url) as client:
+        with (
+            readable_errors(),
+            Output(output, arguments) as writer,
+            Client(url, retries=PATIENT) as client,
+        ):
+            check_reachable(url)
             if any(lines.is_input(argument) for argument in arguments):
                 failed = translate_lines(client, source, target, arguments, writer)
             else:
@@ -222,6 +229,12 @@ def translate(
         raise typer.Exit(FAILED) from None
     if failed:
         raise typer.Exit(PARTLY_FAILED)
+
+
+def check_reachable(url: str) -> None:
+    """Says at once that nothing listens there; later the server may be away for a while."""
+    with Client(url, retries=Retries(unreachable=0, overloaded=0)) as client, suppress(ServerError):
+        client.languages()
 
 
 def translate_texts(

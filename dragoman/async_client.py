@@ -1,7 +1,6 @@
 """The asynchronous client: ``AsyncClient`` and the ``AsyncJob`` it hands out."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
@@ -90,8 +89,8 @@ class AsyncClient:
         self, text: Sequence[str], source: str, target: str, *, idempotency_key: str | None = None
     ) -> "AsyncJob":
         """See ``Client.submit``."""
-        key = idempotency_key or secrets.token_hex(16)
-        status = await self._run(exchange.submit(text, source, target, key, self.retries))
+        conversation = exchange.submit(text, source, target, idempotency_key, self.retries)
+        status = await self._run(conversation)
         return AsyncJob(self, status)
 
     async def job(self, job: str) -> "AsyncJob":
@@ -146,12 +145,12 @@ class AsyncClient:
                             attempt = 0
                             yield record
             except httpx.TransportError as error:
-                if attempt + 1 >= self.retries.attempts:
+                if attempt >= self.retries.unreachable:
                     raise ServerUnreachable(exchange.unreachable(error)) from error
             if not reader.ended:
-                if attempt + 1 >= self.retries.attempts:
+                if attempt >= self.retries.unreachable:
                     raise ServerUnreachable(f"the events of job {job} end before the job does")
-                await asyncio.sleep(self.retries.delay_s(attempt, None))
+                await asyncio.sleep(self.retries.delay_s(attempt))
                 attempt += 1
 
 

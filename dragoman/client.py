@@ -1,6 +1,5 @@
 """The synchronous client: ``Client`` and the ``Job`` it hands out."""
 
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -110,8 +109,8 @@ class Client:
         The same ``idempotency_key`` is the same job. Without one, a fresh key is used, so that a
         call repeated by the client itself never makes a second job.
         """
-        key = idempotency_key or secrets.token_hex(16)
-        status = self._run(exchange.submit(text, source, target, key, self.retries))
+        conversation = exchange.submit(text, source, target, idempotency_key, self.retries)
+        status = self._run(conversation)
         return Job(self, status)
 
     def job(self, job: str) -> "Job":
@@ -167,12 +166,12 @@ class Client:
                             attempt = 0
                             yield record
             except httpx.TransportError as error:
-                if attempt + 1 >= self.retries.attempts:
+                if attempt >= self.retries.unreachable:
                     raise ServerUnreachable(exchange.unreachable(error)) from error
             if not reader.ended:
-                if attempt + 1 >= self.retries.attempts:
+                if attempt >= self.retries.unreachable:
                     raise ServerUnreachable(f"the events of job {job} end before the job does")
-                time.sleep(self.retries.delay_s(attempt, None))
+                time.sleep(self.retries.delay_s(attempt))
                 attempt += 1
 
 

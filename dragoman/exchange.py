@@ -35,6 +35,7 @@ MAX_TEXT_BYTES = 512 * 1024  # half of what the server takes
 POLL_S = 20  # one long-poll; shorter than the idle limit of common proxies
 ANSWER_SLACK_S = 15.0  # for the answer itself, on top of the wait that was asked for
 CONNECT_S = 5.0
+INTERRUPTIONS = (KeyboardInterrupt, asyncio.CancelledError)
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,22 @@ class Pause:
 
 @dataclass(frozen=True)
 class Retries:
-    """How a call is repeated when the server is overloaded (503) or cannot be reached.
+    """How often a call is repeated: ``unreachable`` times when there is no answer, ``overloaded``
+    times when the server says that it cannot take it now (503).
 
     The delay doubles from ``first_delay_s``, with jitter; a Retry-After header is obeyed up to
     ``longest_delay_s``.
     """
 
-    attempts: int = 5
+    unreachable: int = 5
+    overloaded: int = 20
     first_delay_s: float = 0.25
     longest_delay_s: float = 30.0
 
-    def delay_s(self, attempt: int, asked_s: float | None) -> float:
+    def delay_s(self, attempt: int, asked_s: float | None = None) -> float:
         if asked_s is not None:
             return min(asked_s, self.longest_delay_s)
-        delay: float = self.first_delay_s * 2**attempt * random.uniform(0.5, 1.0)
+        delay: float = self.first_delay_s * 2.0 ** min(attempt, 30) * random.uniform(0.5, 1.0)
         return min(delay, self.longest_delay_s)
 
 
@@ -80,30 +83,41 @@ T = TypeVar("T")
 Exchange: TypeAlias = Generator[Call | Pause, httpx.Response | None, T]
 
 
-def ask(call: Call, retries: Retries) -> Exchange[httpx.Response]:
-    """Sends a call until it is answered with anything but 503, or the retries are used up.
+def ask(call: Call, retries: Retries, deadline: float | None = None) -> Exchange[httpx.Response]:
+    """Sends a call until it is answered with anything but 503, or the retries or the time until
+    ``deadline`` (``time.monotonic``) are used up.
 
     A 503 with a Location is an answer: the work was accepted and goes on there. Raises
     ServerUnreachable.
     """
-    attempt = 0
+    lost = refused = 0
     while True:
-        last = attempt + 1 >= retries.attempts
         try:
             response = yield call
         except httpx.TransportError as error:
             sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            if last or (sent and not call.repeatable):
+            delay_s = retries.delay_s(lost)
+            lost += 1
+            if (
+                lost > retries.unreachable
+                or (sent and not call.repeatable)
+                or _late(deadline, delay_s)
+            ):
                 raise ServerUnreachable(unreachable(error)) from error
-            asked = None
         else:
             if response is None:
                 raise RuntimeError("a call was answered with nothing")
-            if response.status_code != 503 or last or "location" in response.headers:
+            delay_s = retries.delay_s(refused, retry_after_s(response))
+            refused += 1
+            if response.status_code != 503 or "location" in response.headers:
                 return response
-            asked = retry_after_s(response)
-        yield Pause(retries.delay_s(attempt, asked))
-        attempt += 1
+            if refused > retries.overloaded or _late(deadline, delay_s):
+                return response
+        yield Pause(delay_s)
+
+
+def _late(deadline: float | None, delay_s: float) -> bool:
+    return deadline is not None and time.monotonic() + delay_s >= deadline
 
 
 def unreachable(error: httpx.TransportError) -> str:
@@ -144,7 +158,7 @@ def translate(
     jobs: list[str] = []
     try:
         for part in parts:
-            status = yield from submit(part, source, target, secrets.token_hex(16), retries)
+            status = yield from submit(part, source, target, None, retries)
             jobs.append(status.id)
         results: list[Result] = []
         for job in list(jobs):
@@ -152,7 +166,7 @@ def translate(
             jobs.remove(job)
             first = len(results)
             results += [Result(first + one.index, one.text, one.error) for one in outcome(status)]
-    except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+    except (Exception, *INTERRUPTIONS):
         for job in jobs:
             yield from _drop(job)
         raise
@@ -171,12 +185,12 @@ def _translate_one(
         headers={"Prefer": f"wait={wait_s}", "X-Deadline-Ms": str(int(left_s * 1000))},
         wait_s=wait_s,
     )
-    response = yield from ask(call, retries)
+    response = yield from ask(call, retries, deadline)
     job = response.headers.get("location", "").rpartition("/")[2]
     if response.status_code in (202, 503, 504) and job:
         try:
             return outcome((yield from follow(job, deadline, retries)))
-        except (NotInTime, KeyboardInterrupt, asyncio.CancelledError):
+        except (NotInTime, *INTERRUPTIONS):
             yield from _drop(job)
             raise
     if response.status_code in (200, 502, 504):
@@ -194,13 +208,28 @@ def _drop(job: str) -> Exchange[None]:
 
 
 def submit(
-    texts: Sequence[str], source: str, target: str, key: str, retries: Retries
+    texts: Sequence[str], source: str, target: str, key: str | None, retries: Retries
 ) -> Exchange[JobStatus]:
-    """Makes a job. The key makes it safe to send again: the same key is the same job."""
+    """Makes a job. The key makes it safe to send again: the same key is the same job.
+
+    Without a key of the caller's nobody else can know the job, so one that was interrupted on the
+    way is found by our key and cancelled.
+    """
     call = Call(
-        "POST", "/jobs", body=payload(texts, source, target), headers={"Idempotency-Key": key}
+        "POST",
+        "/jobs",
+        body=payload(texts, source, target),
+        headers={"Idempotency-Key": key or secrets.token_hex(16)},
     )
-    response = yield from ask(call, retries)
+    try:
+        response = yield from ask(call, retries)
+    except INTERRUPTIONS:
+        if key is None:
+            with suppress(httpx.TransportError, UnexpectedAnswer):
+                found = yield call
+                if found is not None and found.status_code == 202:
+                    yield from _drop(job_status(document(found)).id)
+        raise
     raise_for_problem(response)
     return job_status(document(response))
 

@@ -152,6 +152,21 @@ def run(
     """Turns until everything has stopped: after a signal, when ``until`` says so, or because a
     process never became ready. Raises StackFailed then. A second signal ends everything at once.
     """
+    try:
+        _turn_until_stopped(supervisor, interrupts, when_ready, until)
+    except BaseException:  # none that we know of, so nobody else would stop the processes
+        supervisor.kill()
+        raise
+    if supervisor.failure is not None:
+        raise supervisor.failure
+
+
+def _turn_until_stopped(
+    supervisor: Supervisor,
+    interrupts: Interrupts,
+    when_ready: Callable[[], None],
+    until: Callable[[], bool],
+) -> None:
     announced = False
     while not supervisor.stopped:
         supervisor.turn(time.monotonic())
@@ -165,8 +180,6 @@ def run(
         if not supervisor.stopped:
             wait([interrupts.reader.fileno(), *supervisor.wake_ups()])
             interrupts.drain()
-    if supervisor.failure is not None:
-        raise supervisor.failure
 
 
 def wait(descriptors: list[int]) -> None:

@@ -9,7 +9,7 @@ import dragoman
 from dragoman import AsyncClient, Retries
 from tests.dragoman.fake_service import FakeService, Scripted, problem
 
-QUICK = Retries(attempts=3, first_delay_s=0.001, longest_delay_s=0.01)
+QUICK = Retries(2, 2, first_delay_s=0.001, longest_delay_s=0.01)
 
 
 @pytest.fixture

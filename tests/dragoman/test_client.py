@@ -11,7 +11,7 @@ import dragoman
 from dragoman import Client, Retries
 from tests.dragoman.fake_service import FakeService, Scripted, problem
 
-QUICK = Retries(attempts=3, first_delay_s=0.001, longest_delay_s=0.01)
+QUICK = Retries(2, 2, first_delay_s=0.001, longest_delay_s=0.01)
 
 
 @pytest.fixture
@@ -84,6 +84,30 @@ def test_an_interrupt_cancels_every_job(
     assert [job["state"] for job in service.jobs.values()] == ["cancelled", "cancelled"]
 
 
+@pytest.mark.parametrize(("key", "state"), [(None, "cancelled"), ("order-7", "queued")])
+def test_an_interrupted_submit_leaves_no_job_that_nobody_knows(
+    client: Client,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str | None,
+    state: str,
+) -> None:
+    service.held.clear()
+    carry_out, carried = client._carry_out, list[Any]()
+
+    def interrupted_once(step: Any) -> Any:
+        answer = carry_out(step)
+        carried.append(step)
+        if len(carried) == 1:
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(client, "_carry_out", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        client.submit(["text"], "en", "ja", idempotency_key=key)
+    assert [job["state"] for job in service.jobs.values()] == [state]
+
+
 def test_a_failed_record_does_not_hide_the_others(client: Client) -> None:
     results = client.results(["good", "poison"], "en", "ja")
     assert results[0].text == "GOOD"
@@ -130,7 +154,7 @@ def test_an_answer_that_is_not_ours_is_said_to_be(client: Client, service: FakeS
 def test_overload_is_waited_out_as_long_as_the_server_asks(service: FakeService) -> None:
     refusal = Scripted(503, problem(503, "overloaded", "Later."), {"Retry-After": "0.2"})
     service.script.extend([refusal, refusal])
-    with Client(service.url, retries=Retries(attempts=3, first_delay_s=60)) as client:
+    with Client(service.url, retries=Retries(first_delay_s=60)) as client:
         begun = time.monotonic()
         assert client.submit(["hello"], "en", "ja").wait()[0].text == "HELLO"
     assert time.monotonic() - begun >= 0.4
@@ -214,3 +238,11 @@ def test_a_server_that_shuts_down_leaves_the_work_at_its_location(
     service.script.append(Scripted(503, leaving, {"Location": f"/jobs/{job.id}"}))
     assert client.translate("hello", "en", "ja") == "HELLO"
     assert len(service.calls("POST", "/translation")) == 1
+
+
+def test_retries_end_with_the_callers_time(service: FakeService) -> None:
+    refusal = Scripted(503, problem(503, "overloaded", "Later."), {"Retry-After": "20"})
+    service.script.append(refusal)
+    with Client(service.url) as client, pytest.raises(dragoman.Overloaded):
+        client.translate("hello", "en", "ja", timeout_s=5)
+    assert len(service.seen) == 1

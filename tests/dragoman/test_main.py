@@ -123,7 +123,7 @@ def test_a_failed_line_is_named_and_makes_the_exit_code_3(
 
 def test_the_servers_reason_is_shown(service: FakeService, tmp_path: Path, capfd: Capture) -> None:
     refusal = problem(422, "unknown_language", "payload.fromLang is no language of the model.")
-    service.script.append(Scripted(422, refusal))
+    service.script.extend([Scripted(503, problem(503, "x", "y")), Scripted(422, refusal)])
     kept = tmp_path / "out.txt"
     kept.write_text("as it was")
     options = ["--from", "xx", "--to", "ja", "--url", service.url, "-o", str(kept)]
@@ -132,8 +132,7 @@ def test_the_servers_reason_is_shown(service: FakeService, tmp_path: Path, capfd
     assert kept.read_text() == "as it was"
 
 
-def test_no_server(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def test_no_server(capfd: Capture) -> None:
     url = f"http://127.0.0.1:{free_port('127.0.0.1')}"
     assert run("translate", "--from", "en", "--to", "ja", "--url", url, "hello") == FAILED
     assert f"dragoman: no answer from {url}/" in capfd.readouterr().err
@@ -146,7 +145,7 @@ def test_ctrl_c_cancels_the_jobs(service: FakeService, wait_until: Wait, tmp_pat
     options = ["--from", "en", "--to", "ja", "--url", service.url]
     with start("translate", *options, str(source)) as process:
         wait_until(
-            lambda: any(seen.method == "GET" for seen in service.seen),
+            lambda: any(seen.path.startswith("/jobs/") for seen in service.seen),
             description="the command waits for its jobs",
         )
         process.send_signal(signal.SIGINT)

@@ -91,7 +91,7 @@ def up(folder: Path, wait_until: Wait, *arguments: str) -> Iterator[tuple[Up, Cl
     stack = Up(folder, "up", "--port", str(port), *arguments)
     try:
         wait_until(stack.ready, description="the stack is ready", timeout_s=START_S)
-        patient = Retries(attempts=200, first_delay_s=0.1, longest_delay_s=0.5)
+        patient = Retries(200, 200, first_delay_s=0.1, longest_delay_s=0.5)
         with Client(f"http://127.0.0.1:{port}", retries=patient) as client:
             yield stack, client
     finally:
@@ -111,8 +111,8 @@ def kill_one(stack: Up, name: str, wait_until: Wait) -> None:
 
 def test_a_life_with_deaths(tmp_path: Path, wait_until: Wait) -> None:
     """Translates; outlives the death of each of its processes; stops in order; keeps its data."""
-    data = ["--data-dir", str(tmp_path / "data")]
-    with up(tmp_path, wait_until, "--api-processes", "2", *data) as (stack, client):
+    options = ["--api-processes", "2", "--data-dir", str(tmp_path / "data")]
+    with up(tmp_path, wait_until, *options) as (stack, client):
         assert "curl -X POST http://127.0.0.1" in stack.printed()
         assert client.translate("Where is the station?", "en", "ja").strip()
         assert {"en", "ja"} <= client.languages().keys()
@@ -132,7 +132,7 @@ def test_a_life_with_deaths(tmp_path: Path, wait_until: Wait) -> None:
         assert gone(everything)
         assert "Traceback" not in stack.complained()
 
-    with up(tmp_path, wait_until, *data) as (stack, client):
+    with up(tmp_path, wait_until, *options) as (stack, client):
         assert len(client.job(job.id).wait(10)) == 40
         everything = descendants(stack.process.pid)
         stack.process.kill()  # nobody left to stop the others
