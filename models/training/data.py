@@ -48,10 +48,6 @@ class Batch(NamedTuple):
     labels: Tensor
 
     @property
-    def source_mask(self) -> Tensor:
-        return (self.source != PAD).long()
-
-    @property
     def target_tokens(self) -> int:
         return int((self.labels != IGNORED).sum())
 
@@ -150,9 +146,10 @@ def collate(group: list[Example], vocabulary: Vocabulary) -> Batch:
     Encoder: `[source language] tokens </s>`; labels: `[target language] tokens </s>`; the decoder
     sees the labels shifted right behind a `</s>`.
     """
-    widths = [max(len(side) for side in sides) + 2 for sides in zip(*_sides(group), strict=True)]
-    source = np.full((len(group), widths[0]), PAD, np.int64)
-    labels = np.full((len(group), widths[1]), IGNORED, np.int64)
+    source_width = max(len(example.source) for example in group) + 2
+    target_width = max(len(example.target) for example in group) + 2
+    source = np.full((len(group), source_width), PAD, np.int64)
+    labels = np.full((len(group), target_width), IGNORED, np.int64)
     for row, example in enumerate(group):
         for array, language, ids in (
             (source, example.source_language, example.source),
@@ -164,7 +161,3 @@ def collate(group: list[Example], vocabulary: Vocabulary) -> Batch:
     decoder_input = np.full_like(labels, EOS)
     decoder_input[:, 1:] = np.where(labels[:, :-1] == IGNORED, PAD, labels[:, :-1])
     return Batch(*map(torch.from_numpy, (source, decoder_input, labels)))
-
-
-def _sides(group: list[Example]) -> list[tuple[Ids, Ids]]:
-    return [(example.source, example.target) for example in group]

@@ -41,9 +41,9 @@ from models.training.tokenizer import Vocabulary
 # A paused rank (SIGSTOP for a benchmark) must not make the others give up.
 COLLECTIVE_TIMEOUT = timedelta(hours=2)
 DEV_ROWS = 64
-# glibc hands every large tensor's pages back to the kernel and faults them in again, a fifth of a CPU
-# step; with huge pages there are 500 times fewer. (Keeping the memory instead, with mmap_max=0,
-# fragments: a rank grew by 0.3 GB a minute.) Spawned ranks read this when they start.
+# glibc hands every large tensor's pages back to the kernel and faults them in again, a fifth of a
+# CPU step; with huge pages there are 20 times fewer faults. (Keeping the memory instead, with
+# mmap_max=0, fragments: a rank grew by 0.3 GB a minute.) Spawned ranks read this when they start.
 MALLOC_TUNABLES = "glibc.malloc.hugetlb=1"
 
 
