@@ -39,14 +39,11 @@ class Spans:
 
 def sentence_ends(line: str, language: str) -> list[int]:
     """Positions after which a new sentence starts; the end of the line is not among them."""
+    ends = [match.end() for match in _STOP.finditer(line) if _ends_sentence(line, match, language)]
+    if not ends:
+        return ends
     whole, quoted = Spans(protected.spans(line)), Spans(_quotations(line))
-    return [
-        match.end()
-        for match in _STOP.finditer(line)
-        if _ends_sentence(line, match, language)
-        and not whole.inside(match.end())
-        and not quoted.inside(match.end())
-    ]
+    return [end for end in ends if not whole.inside(end) and not quoted.inside(end)]
 
 
 def _quotations(line: str) -> list[tuple[int, int]]:

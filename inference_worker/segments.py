@@ -75,7 +75,7 @@ def _ends_wide(text: str) -> bool:
 def split(text: str, language: str, count: Count, limit_tokens: int) -> Segments:
     """Takes a text apart into sentences of at most ``limit_tokens`` by ``count``."""
     builder = _Builder(count, limit_tokens)
-    whole = Spans(protected.spans(text))
+    whole = Spans(protected.spans(text) if "\t" in text else [])
     start = 0
     for match in _SEPARATOR.finditer(text):
         if match.group() == "\t" and whole.inside(match.start()):
@@ -122,6 +122,8 @@ class _Builder:
         self.gap(text[:lead])
         if not _has_words(body):
             self._keep(body)
+        elif self._fits(body):
+            self._add(Part(body, sentence=True))
         else:
             for piece in fitting(body, self._fits, self._limit_tokens):
                 self._piece(piece)

@@ -156,10 +156,12 @@ class Worker:
         return math.ceil(sentences / self._rate.sentences_per_record)
 
     def _hold(self, deliveries: list[Delivery]) -> None:
-        if not deliveries:
+        # After a pause longer than the lease a worker may reclaim what it is working on itself.
+        new = [delivery for delivery in deliveries if delivery.place not in self._drafts]
+        if not new:
             return
-        self._leases.hold(deliveries)
-        self._taken += deliveries
+        self._leases.hold(new)
+        self._taken += new
         self._begin()
 
     def _begin(self) -> None:

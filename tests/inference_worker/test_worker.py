@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
 from broker.wire import Delivery
@@ -285,6 +286,17 @@ def test_what_was_handed_back_is_fresh(stage: Stage) -> None:
     stage.broker.left.append(returned)
     stage.settle(fresh + returned)
     assert stage.broker.texts(returned) == ["Two."]
+
+
+def test_a_worker_that_reclaims_its_own_record_goes_on_with_it(stage: Stage) -> None:
+    stage.engine.width = 1
+    (record,) = stage.broker.add("One. Two. Three.")
+    stage.turn()
+    stage.now_s += RECLAIM_S
+    stage.broker.left.append([msgspec.structs.replace(record, attempts=2)])
+    stage.turn(5)
+    assert stage.broker.texts([record]) == ["One. Two. Three."]
+    assert stage.engine.batches == [[1, 2, 3], [2, 3], [3]]
 
 
 # ── Redis away ────────────────────────────────────────────────────────────────────────────────
