@@ -1,14 +1,17 @@
-"""One API process under uvicorn: its app, the signals that drain it, and the line that says it is
-ready. It is a module of its own because a spawned process cannot import ``__main__``."""
+"""One API process under uvicorn: its socket, its app, the signals that drain it, and the line that
+says it is ready. A module of its own because a spawned process cannot import ``__main__``."""
 
 import asyncio
 import logging
+import math
 import multiprocessing
 import signal
+import socket
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
+import uvicorn
 from fastapi import FastAPI
 
 from api import logs
@@ -20,10 +23,52 @@ from broker.settings import BrokerSettings
 
 log = logging.getLogger("dragoman.api")
 
+KEEP_ALIVE_S = 75  # longer than common load balancers keep idle connections, so that they end them
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_WORDS_S = 2.0  # before the grace ends, synchronous requests get their Location
 LOOK_S = 0.1
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A bound socket; ``shared`` lets other processes bind the port as well. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def run(broker: BrokerSettings, settings: ApiSettings, directory: str, port: int) -> None:
+    """Serves until SIGTERM or SIGINT; with ``settings.processes`` above 1, as one of several."""
+    for number in STOP_SIGNALS:
+        # uvicorn raises the signal again after a graceful stop, which is then an ordinary end.
+        signal.signal(number, _ignore)
+    config = uvicorn.Config(
+        partial(application, broker, settings, directory, (settings.host, port)),
+        factory=True,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.grace_s),
+    )
+    with bind(settings.host, port, shared=settings.processes > 1) as listener:
+        uvicorn.Server(config).run([listener])
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Not SIG_IGN, which would be inherited."""
 
 
 def application(

@@ -1,6 +1,7 @@
 """What the API tests are played on: an app with its lifespan, API processes, and a worker that
 turns every text around instead of translating it."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.process import bind
 from api.settings import ApiSettings
 from broker.consumer import Consumer
 from broker.errors import BrokerUnavailable
@@ -156,6 +159,20 @@ async def stage(broker: BrokerSettings, **settings: Any) -> AsyncIterator[httpx.
     """A fresh app and its client."""
     async with living(create_app(broker, ApiSettings(**settings))) as client:
         yield client
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    """The URL of an app behind a real uvicorn, in this event loop."""
+    config = uvicorn.Config(app, http="httptools", lifespan="on", log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    with bind("127.0.0.1", 0, shared=False) as listener:
+        serving = asyncio.ensure_future(server.serve([listener]))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await serving
 
 
 class Process:

@@ -1,32 +1,30 @@
 """The body cap, over real connections: what counts is when the refusal comes."""
 
+import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import httpx
-import pytest
+import pytest_asyncio
 
 from api.app import create_app
 from api.settings import ApiSettings
 from broker.settings import BrokerSettings
-from tests.api.stage import Process, api_process, body, living
-from tests.redis_server import RedisServer
+from tests.api.stage import body, listening, living
 
 CAP = 100_000
 HEAD = "POST /translation HTTP/1.1\r\nHost: api\r\nContent-Type: application/json\r\n"
 
 
-@pytest.fixture
-def connection(redis_server: RedisServer) -> Iterator[socket.socket]:
-    with api_process(redis_server.url, "--max-body-bytes", str(CAP)) as process:
-        yield from _connected(process)
-
-
-def _connected(process: Process) -> Iterator[socket.socket]:
-    address = urlsplit(process.url)
-    with socket.create_connection((address.hostname, address.port), timeout=20) as connection:
-        yield connection
+@pytest_asyncio.fixture
+async def connection(broker_settings: BrokerSettings) -> AsyncIterator[socket.socket]:
+    """A connection to a real server; the tests use it in a thread."""
+    app = create_app(broker_settings, ApiSettings(max_body_bytes=CAP))
+    async with listening(app) as url:
+        address = urlsplit(url).hostname, urlsplit(url).port
+        with socket.create_connection(address, timeout=20) as connection:
+            yield connection
 
 
 def received(connection: socket.socket) -> bytes:
@@ -37,8 +35,11 @@ def received(connection: socket.socket) -> bytes:
     return found
 
 
-@pytest.mark.slow
-def test_a_chunked_body_is_refused_while_it_streams(connection: socket.socket) -> None:
+async def test_a_chunked_body_is_refused_while_it_streams(connection: socket.socket) -> None:
+    await asyncio.to_thread(_a_chunked_body_is_refused_while_it_streams, connection)
+
+
+def _a_chunked_body_is_refused_while_it_streams(connection: socket.socket) -> None:
     connection.sendall(f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode())
     chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
     for _ in range(4):
@@ -51,15 +52,23 @@ def test_a_chunked_body_is_refused_while_it_streams(connection: socket.socket) -
     assert b"body_too_large" in answer + received(connection)
 
 
-@pytest.mark.slow
-def test_who_asks_for_100_continue_is_refused_before_sending(connection: socket.socket) -> None:
+async def test_no_100_continue_for_too_much(
+    connection: socket.socket,
+) -> None:
+    await asyncio.to_thread(_no_100_continue_for_too_much, connection)
+
+
+def _no_100_continue_for_too_much(connection: socket.socket) -> None:
     head = f"{HEAD}Content-Length: {CAP + 1}\r\nExpect: 100-continue\r\n\r\n"
     connection.sendall(head.encode())
     assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.slow
-def test_an_answer_survives_a_body_that_keeps_coming(connection: socket.socket) -> None:
+async def test_an_answer_survives_a_body_that_keeps_coming(connection: socket.socket) -> None:
+    await asyncio.to_thread(_an_answer_survives_a_body_that_keeps_coming, connection)
+
+
+def _an_answer_survives_a_body_that_keeps_coming(connection: socket.socket) -> None:
     connection.sendall(f"{HEAD}Content-Length: 20000000\r\n\r\n".encode())
     for _ in range(200):
         connection.sendall(b" " * 100_000)

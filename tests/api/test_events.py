@@ -6,10 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from api.app import create_app
 from api.events import bitmap, seen
+from api.settings import ApiSettings
 from broker.settings import BrokerSettings
-from tests.api.stage import Process, Worker, announce, api_process, body
+from tests.api.stage import Worker, announce, body, listening
 from tests.redis_server import RedisServer
 
 
@@ -107,19 +110,12 @@ async def test_head_of_a_stream(client: httpx.AsyncClient, worker: Worker) -> No
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-@pytest.fixture
-def process(redis_server: RedisServer) -> Any:
-    with api_process(redis_server.url, "--events-heartbeat-s", "0.2") as process:
-        yield process
-
-
-@pytest.mark.slow
 async def test_news_come_as_they_happen_and_silence_has_heartbeats(
-    process: Process, broker_settings: BrokerSettings
+    app: FastAPI, broker_settings: BrokerSettings
 ) -> None:
     with Worker(broker_settings, batch=1) as worker:
         worker.hold()
-        async with httpx.AsyncClient(base_url=process.url, timeout=20) as client:
+        async with listening(app) as url, httpx.AsyncClient(base_url=url, timeout=20) as client:
             location = (await client.post("/jobs", json=body("one", "two"))).headers["location"]
             found: list[str] = []
             async with client.stream("GET", f"{location}/events") as answer:
@@ -138,18 +134,15 @@ async def test_news_come_as_they_happen_and_silence_has_heartbeats(
         assert end == len(kinds) - 1
 
 
-@pytest.mark.slow
 async def test_a_stream_outlives_a_redis_that_comes_back(
     aof_server: RedisServer,
 ) -> None:
     settings = BrokerSettings(redis_url=aof_server.url, lease_s=0.4, heartbeat_s=0.2)
     stream, killed = "", False
-    with (
-        api_process(aof_server.url, "--events-heartbeat-s", "0.2") as process,
-        Worker(settings) as worker,
-    ):
+    app = create_app(settings, ApiSettings(events_heartbeat_s=0.2))
+    with Worker(settings) as worker:
         worker.hold()
-        async with httpx.AsyncClient(base_url=process.url, timeout=30) as client:
+        async with listening(app) as url, httpx.AsyncClient(base_url=url, timeout=30) as client:
             location = (await client.post("/jobs", json=body("one"))).headers["location"]
             async with client.stream("GET", f"{location}/events") as answer:
                 async for block in blocks(answer):

@@ -1,10 +1,10 @@
 """``dragoman-api`` as a process: one port and several processes, stopping, and what never loads."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,12 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
+from api import logs
+from api.__main__ import main
+from api.process import bind
+from api.settings import ApiSettings
+from broker.options import flag, variable
 from broker.settings import BrokerSettings
 from tests.api.stage import ROOT, Worker, announce, api_process, body
 from tests.api.test_metrics import samples, value
 from tests.redis_server import RedisServer, free_port
-
-pytestmark = pytest.mark.slow
 
 Until = Callable[..., Any]
 FORBIDDEN = {"torch", "transformers", "ctranslate2", "sentencepiece", "inference_worker"}
@@ -47,6 +50,7 @@ async def in_flight(client: httpx.AsyncClient, count: int) -> None:
             return
 
 
+@pytest.mark.slow
 def test_the_model_libraries_never_load(redis_server: RedisServer) -> None:
     """The process answers a request, then tells its modules."""
     script = (
@@ -78,6 +82,7 @@ def test_the_model_libraries_never_load(redis_server: RedisServer) -> None:
     assert not loaded & FORBIDDEN
 
 
+@pytest.mark.slow
 async def test_several_processes_on_one_port(redis_server: RedisServer, wait_until: Until) -> None:
     settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
     with (
@@ -115,9 +120,8 @@ async def test_several_processes_on_one_port(redis_server: RedisServer, wait_unt
         assert len(served) == 2, "both processes took requests"
 
 
-async def test_a_process_that_is_killed_is_replaced(
-    redis_server: RedisServer, wait_until: Until
-) -> None:
+@pytest.mark.slow
+async def test_processes_that_are_killed(redis_server: RedisServer, wait_until: Until) -> None:
     settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
     with (
         Worker(settings) as worker,
@@ -145,23 +149,19 @@ async def test_a_process_that_is_killed_is_replaced(
             assert (await client.get(f"{location}?wait=20")).json()["state"] == "done"
             found = samples((await client.get("/metrics")).text)
             assert value(found, "dragoman_http_requests_in_flight") == 1
-
-
-def test_processes_end_with_their_supervisor(redis_server: RedisServer, wait_until: Until) -> None:
-    with api_process(redis_server.url, "--processes", "2") as process:
-        wait_until(
-            lambda: process.log.count("dragoman-api ready") == 2, description="both are ready"
-        )
         orphans = children(process.pid)
+        assert len(orphans) == 2
         process.signal(signal.SIGKILL)
         wait_until(
             lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in orphans),
-            description="the orphans are gone",
+            description="the processes end with their supervisor",
         )
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "number"), [("1", signal.SIGINT), ("1", signal.SIGTERM), ("2", signal.SIGTERM)]
+)
 async def test_a_stop_answers_what_is_in_flight(
     redis_server: RedisServer, processes: str, number: signal.Signals
 ) -> None:
@@ -186,6 +186,7 @@ async def test_a_stop_answers_what_is_in_flight(
         assert "Traceback" not in process.log
 
 
+@pytest.mark.slow
 async def test_a_stop_that_cannot_wait_gives_the_location(redis_server: RedisServer) -> None:
     settings = BrokerSettings(redis_url=redis_server.url)
     announce(settings)
@@ -200,68 +201,56 @@ async def test_a_stop_that_cannot_wait_gives_the_location(redis_server: RedisSer
         assert await asyncio.to_thread(process.wait) == 0
 
 
-def test_a_caller_that_hangs_up_leaves_its_request(
-    redis_server: RedisServer, wait_until: Until
-) -> None:
-    announce(BrokerSettings(redis_url=redis_server.url))
-    with api_process(redis_server.url) as process:
-        content = json.dumps(body("one")).encode()
-        head = f"POST /translation HTTP/1.1\r\nHost: api\r\nContent-Length: {len(content)}\r\n\r\n"
-        port = int(process.url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(head.encode() + content)
-            (key,) = wait_until(
-                lambda: redis_server.client.keys("dragoman:*:request:*"),
-                description="the request is queued",
-            )
-            assert redis_server.client.hget(key, "waiters") == b"1"
-        wait_until(
-            lambda: redis_server.client.hget(key, "waiters") == b"0",
-            description="the waiter is counted out",
-        )
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--port", "seventy"], "--port must be a whole number"),
+        (["--port", "70000"], "--port must be between"),
         (["--processes", "0"], "--processes must be between"),
-        (["--redis-url", "http://x"], "--redis-url begins with"),
+        (["--sync-wait-s", "0"], "--sync-wait-s must be above 0"),
+        (["--log-level", "loud"], "--log-level must be one of"),
     ],
 )
-def test_settings_that_do_not_fit_are_one_readable_line(flags: list[str], words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "api", *flags], cwd=ROOT, capture_output=True, text=True, timeout=30
-    )
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_settings_that_do_not_fit_are_one_readable_line(
+    capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(flags)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
 
 
-def test_a_taken_port_is_one_readable_line(redis_server: RedisServer) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
+    """The log, which ``main`` would send to stderr alone."""
+    monkeypatch.setattr(logs, "configure", lambda level: None)
+    return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+def test_a_url_that_is_none_is_one_readable_line(lines: Callable[[], str]) -> None:
+    assert main(["--redis-url", "http://x"]) == 2
+    assert "--redis-url begins with" in lines()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_taken_port_is_one_readable_line(
+    redis_server: RedisServer, lines: Callable[[], str], processes: str, shared: bool
+) -> None:
+    with bind("127.0.0.1", 0, shared=shared) as taken:
+        taken.listen()
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            [sys.executable, "-m", "api", "--redis-url", redis_server.url, "--port", port],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    assert done.returncode == 1
-    assert "cannot listen on" in done.stderr
-    assert "Traceback" not in done.stderr
+        flags = ["--redis-url", redis_server.url, "--port", port, "--processes", processes]
+        assert main(flags) == 1
+    assert "cannot listen on 127.0.0.1" in lines()
 
 
-def test_help_names_every_flag_and_its_variable() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "api", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert done.returncode == 0
-    for name in ("processes", "sync-wait-s", "max-body-bytes", "redis-url"):
-        assert f"--{name}" in done.stdout
-        assert f"DRAGOMAN_{name.replace('-', '_').upper()}" in done.stdout
+def test_help_names_every_flag_and_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for owner in (ApiSettings, BrokerSettings):
+        for field in dataclasses.fields(owner):
+            assert flag(field.name) in shown
+            assert variable(field.name) in shown

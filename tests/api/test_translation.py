@@ -3,6 +3,7 @@
 import asyncio
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ import broker.producer
 from api.problems import MEDIA_TYPE
 from broker.settings import BrokerSettings
 from broker.wire import RequestStatus
-from tests.api.stage import Worker, announce, body, stage
+from tests.api.stage import Worker, announce, body, listening, stage
 from tests.redis_server import RedisServer
 
 
@@ -353,3 +354,20 @@ async def test_cancelling_wakes_the_one_who_waits(
     assert answer.status_code == 502
     assert [record["error"]["code"] for record in answer.json()["result"]] == ["cancelled"] * 2
     worker.resume()
+
+
+async def test_a_caller_that_hangs_up_leaves_its_request(
+    app: FastAPI, broker_settings: BrokerSettings, redis_server: RedisServer
+) -> None:
+    announce(broker_settings)
+    content = json.dumps(body("one")).encode()
+    head = f"POST /translation HTTP/1.1\r\nHost: api\r\nContent-Length: {len(content)}\r\n\r\n"
+    async with listening(app) as url:
+        _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(head.encode() + content)
+        request_id = await submitted(app, redis_server)
+        key = f"dragoman:{{0}}:request:default:{request_id}"
+        assert redis_server.client.hget(key, "waiters") == b"1"
+        writer.close()
+        while redis_server.client.hget(key, "waiters") != b"0":
+            await asyncio.sleep(0.01)

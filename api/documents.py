@@ -1,0 +1,350 @@
+"""Documents: upload, follow, download, delete. Any API process answers for any document; the work
+is done by the document workers, which take it from RQ's queue."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET
+from rq import Queue, Retry
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.document_schemas import DocumentFlaw, DocumentJob
+from api.openapi import JSON, Answer, Operation, Parameter, problem
+from api.parameters import REQUEST_ID
+from api.problems import Problem
+from api.results import moment
+from api.service import TENANT, service_of
+from api.uploads import examine, form_of
+from broker.connection import reaching_redis
+from broker.documents import (
+    OPEN,
+    QUEUE,
+    TASK,
+    Document,
+    Documents,
+    DocumentSettings,
+    Flaw,
+    connect_queue,
+)
+from broker.errors import BrokerError
+from broker.settings import BrokerSettings
+from document_formats.kinds import BY_NAME
+
+log = logging.getLogger("dragoman.api")
+
+FRESH = {"Cache-Control": "no-store"}
+MOST_RUNS = 20  # of a job whose worker dies; the document worker gives up earlier and says why
+JOB_MARGIN_S = 600  # a run ends itself at the document's deadline; RQ ends one that does not
+FAILURE_TTL_S = 3_600
+RETRY_FULL_S = 30
+RETRY_OPEN_S = 2
+EXAMINED_AT_ONCE = 2  # uploads whose text is in this process's memory
+
+
+@dataclass
+class Shelf:
+    """The documents of one API process, found through ``shelf_of``."""
+
+    broker: BrokerSettings
+    settings: DocumentSettings
+    documents: Documents
+    examining: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(EXAMINED_AT_ONCE)
+    )
+
+    @cached_property
+    def queue(self) -> Queue:
+        """Made when it is first used: who has no server that RQ can use has no documents, but
+        everything else."""
+        return Queue(QUEUE, connection=connect_queue(self.broker, self.settings), serializer="json")
+
+    def waiting(self) -> int:
+        """Documents that no worker has taken yet. Blocks."""
+        with reaching_redis():
+            return len(self.queue)
+
+    def enqueue(self, tenant: str, document_id: str) -> None:
+        """Hands a document to the workers. Blocks."""
+        deadline_s = int(self.settings.document_deadline_s)
+        with reaching_redis():
+            self.queue.enqueue_call(
+                TASK,
+                args=(tenant, document_id),
+                job_id=document_id,
+                timeout=deadline_s + JOB_MARGIN_S,
+                ttl=deadline_s + self.settings.document_ttl_s,
+                result_ttl=0,
+                failure_ttl=FAILURE_TTL_S,
+                description=f"document {document_id}",
+                retry=Retry(max=MOST_RUNS),
+            )
+
+    def dequeue(self, document_id: str) -> None:
+        """Takes back a document that no worker has taken. Blocks."""
+        with reaching_redis():
+            self.queue.remove(document_id)
+
+
+def shelf(broker: BrokerSettings, settings: DocumentSettings) -> Shelf:
+    return Shelf(broker, settings, Documents(broker, settings))
+
+
+def shelf_of(request: Request) -> Shelf:
+    """The shelf of the app that took the request."""
+    found: Shelf = request.app.state.shelf
+    return found
+
+
+def unknown_document() -> Problem:
+    """The one answer for unknown, malformed and foreign document ids."""
+    return Problem(
+        404,
+        "unknown_document",
+        "There is no document with this id. Documents are kept for a limited time after they end.",
+    )
+
+
+async def submit_document(request: Request) -> Response:
+    """Stores an upload and answers 202 with its Location."""
+    service, shelf = service_of(request), shelf_of(request)
+    form = await form_of(request, await service.catalogue.entry())
+    async with shelf.examining:
+        body = await form.file.read()
+        upload, total = await asyncio.to_thread(examine, form, body, service.model)
+        if await asyncio.to_thread(shelf.waiting) >= shelf.settings.max_queued_documents:
+            raise Problem(
+                503,
+                "overloaded",
+                "More documents are waiting than the service accepts. Try again later.",
+                headers={"Retry-After": str(RETRY_FULL_S)},
+            )
+        document_id = shelf.documents.new_id()
+        await shelf.documents.create(TENANT, document_id, upload, body, total)
+    try:
+        await asyncio.to_thread(shelf.enqueue, TENANT, document_id)
+    except BrokerError:
+        await shelf.documents.delete(TENANT, document_id)
+        raise
+    document = await _read(request, document_id)
+    headers = {"Location": _location(document_id), **FRESH}
+    return Response(msgspec.json.encode(_job(document)), 202, headers, JSON)
+
+
+async def read_document(request: Request) -> Response:
+    """The document as it stands."""
+    document = await _read(request, request.path_params["id"])
+    return Response(msgspec.json.encode(_job(document)), 200, FRESH, JSON)
+
+
+async def read_document_result(request: Request) -> Response:
+    """The translated document as a file."""
+    document = await _read(request, request.path_params["id"])
+    body = await shelf_of(request).documents.result(TENANT, document.id)
+    if document.state in OPEN:
+        raise Problem(
+            409,
+            "not_ready",
+            f"The document is not ready. GET {_location(document.id)} tells how far it is.",
+            headers={"Retry-After": str(RETRY_OPEN_S)},
+        )
+    if body is None:
+        detail = "The document ended without a result; its state says why."
+        raise Problem(409, "no_result", detail)
+    name, encoding = _result_name(document), _encoding(document)
+    plain = "".join(char if char.isascii() and char not in '"\\%' else "_" for char in name)
+    media_type = BY_NAME[document.upload.kind].media_types[0]
+    headers = {
+        **FRESH,
+        "Content-Type": f"{media_type}; charset={encoding}",
+        "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return Response(body, 200, headers)
+
+
+async def delete_document(request: Request) -> Response:
+    """Cancels an open document, drops an ended one."""
+    service, shelf = service_of(request), shelf_of(request)
+    document_id: str = request.path_params["id"]
+    requests = await shelf.documents.cancel(TENANT, document_id)
+    if requests is None:
+        if not await shelf.documents.delete(TENANT, document_id):
+            raise unknown_document()
+        return Response(status_code=204)
+    for submitted in requests:
+        await service.producer.cancel(TENANT, submitted)
+    try:
+        await asyncio.to_thread(shelf.dequeue, document_id)
+    except BrokerError as error:
+        log.warning("document %s stays queued though cancelled: %s", document_id, error)
+    document = await _read(request, document_id)
+    return Response(msgspec.json.encode(_job(document)), 200, FRESH, JSON)
+
+
+async def _read(request: Request, document_id: str) -> Document:
+    document = await shelf_of(request).documents.read(TENANT, document_id)
+    if document is None:
+        raise unknown_document()
+    return document
+
+
+def _location(document_id: str) -> str:
+    return f"/documents/{document_id}"
+
+
+def _job(document: Document) -> DocumentJob:
+    ending, upload = document.ending, document.upload
+    return DocumentJob(
+        id=document.id,
+        state=document.state,
+        total=document.total,
+        done=document.done,
+        failed=ending.failed if ending else 0,
+        filename=_result_name(document),
+        format=upload.kind,
+        encoding=_encoding(document),
+        size=upload.size,
+        source=upload.source,
+        target=upload.target,
+        created_at=moment(document.created_ms),
+        deadline_at=moment(document.deadline_ms),
+        expires_at=moment(document.expires_ms),
+        result=f"{_location(document.id)}/result" if document.state == "done" else UNSET,
+        error=_flaw(ending.error) if ending and ending.error else UNSET,
+        report=[_flaw(flaw) for flaw in ending.flaws] if ending and ending.flaws else UNSET,
+    )
+
+
+def _flaw(flaw: Flaw) -> DocumentFlaw:
+    return DocumentFlaw(flaw.code, flaw.detail, flaw.line or UNSET)
+
+
+def _encoding(document: Document) -> str:
+    return (document.ending and document.ending.encoding) or document.upload.encoding
+
+
+def _result_name(document: Document) -> str:
+    """``movie.srt`` in Japanese is ``movie.ja.srt``."""
+    upload = document.upload
+    path = PurePosixPath(upload.filename or f"document{BY_NAME[upload.kind].extensions[0]}")
+    return f"{path.stem}.{upload.target}{path.suffix}"
+
+
+class _UploadOperation(Operation):
+    """An operation whose body is a form with a file."""
+
+    def document(self) -> dict[str, Any]:
+        described = super().document()
+        properties = {
+            "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+            "source": {"type": "string", "description": "A code from GET /languages."},
+            "target": {"type": "string", "description": "A code from GET /languages."},
+            "columns": {
+                "type": "string",
+                "description": "CSV: the columns to translate, separated by commas.",
+            },
+            "fields": {
+                "type": "string",
+                "description": "JSON Lines: the fields to translate, separated by commas; nested"
+                " ones as outer.inner.",
+            },
+            "format": {
+                "type": "string",
+                "enum": list(BY_NAME),
+                "description": "Where the file's name does not tell.",
+            },
+            "encoding": {
+                "type": "string",
+                "description": "Where it is neither UTF-8 nor told by a byte order mark.",
+            },
+        }
+        schema = {
+            "type": "object",
+            "required": ["file", "source", "target"],
+            "properties": properties,
+        }
+        described["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": schema}},
+        }
+        return described
+
+
+DOCUMENT_ID = Parameter("id", "path", "As in the Location.", {"type": "string"})
+_MISSING = problem(404, "No such document.")
+_AWAY = problem(503, "Redis is away.", Retry_After="Seconds.")
+
+OPERATIONS: tuple[Operation, ...] = (
+    _UploadOperation(
+        "POST",
+        "/documents",
+        submit_document,
+        "Translate a document",
+        "Takes plain text, SubRip, CSV (the `columns` you name) or JSON Lines (the `fields` you"
+        " name), up to 10 MB, and answers at once. Layout, timings, keys, quoting and encoding stay"
+        " as they are.",
+        "Documents",
+        parameters=(REQUEST_ID,),
+        answers=(
+            Answer(
+                202,
+                "Taken.",
+                "DocumentJob",
+                headers={"Location": "Where the document can be followed."},
+            ),
+            problem(400, "The body is not sound multipart/form-data."),
+            problem(413, "The file is too large."),
+            problem(415, "The body is no form, or the file's type is not supported."),
+            problem(422, "A part does not fit, or the file is malformed; `line` says where."),
+            problem(503, "Overloaded, or Redis is away.", Retry_After="Seconds."),
+        ),
+    ),
+    Operation(
+        "GET",
+        "/documents/{id}",
+        read_document,
+        "Follow a document",
+        "State, progress, and a report of the texts that could not be translated.",
+        "Documents",
+        parameters=(DOCUMENT_ID, REQUEST_ID),
+        answers=(Answer(200, "The document as it stands.", "DocumentJob"), _MISSING, _AWAY),
+    ),
+    Operation(
+        "DELETE",
+        "/documents/{id}",
+        delete_document,
+        "Cancel or drop a document",
+        "An open document is cancelled at once and its texts are dropped (200). One that has ended"
+        " is dropped with its result (204).",
+        "Documents",
+        parameters=(DOCUMENT_ID, REQUEST_ID),
+        answers=(Answer(200, "Cancelled.", "DocumentJob"), _MISSING, _AWAY),
+    ),
+    Operation(
+        "GET",
+        "/documents/{id}/result",
+        read_document_result,
+        "Download the result",
+        "The translated document, named after the upload and the language.",
+        "Documents",
+        parameters=(DOCUMENT_ID, REQUEST_ID),
+        answers=(
+            Answer(
+                200,
+                "The file.",
+                media_type="application/octet-stream",
+                headers={"Content-Disposition": "The file's name."},
+            ),
+            _MISSING,
+            problem(409, "The document is not ready, or ended without a result."),
+            _AWAY,
+        ),
+    ),
+)

@@ -1,0 +1,207 @@
+"""From a multipart upload to a checked document, or to a Problem that names the part to mend."""
+
+import csv
+from dataclasses import dataclass
+
+import charset_normalizer
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from api.languages import check_pair
+from api.problems import Problem
+from broker.documents import MAX_DOCUMENT_BYTES, Upload
+from broker.wire import ModelEntry
+from document_formats.encodings import Encoding, fits, marked
+from document_formats.kinds import BY_NAME, KINDS, Kind, recognised
+from document_formats.pieces import count
+from document_formats.spans import Malformed
+
+MAX_PARTS = 64
+MAX_PART_BYTES = 64 * 1024  # of a part that is no file
+MAX_NAMES = 64
+MAX_FILENAME_CHARS = 200
+GUESSED_BYTES = 64 * 1024  # looked at when nothing says which encoding it is
+
+
+@dataclass(frozen=True)
+class Form:
+    """The parts of an upload, the file still unread."""
+
+    file: UploadFile
+    filename: str
+    kind: Kind
+    source: str
+    target: str
+    encoding: str
+    names: list[str]
+
+
+async def form_of(request: Request, entry: ModelEntry) -> Form:
+    """Everything about an upload that can be checked without its text."""
+    parts = await _parts(request)
+    file = parts.get("file")
+    if not isinstance(file, UploadFile):
+        detail = "file is missing. Send the document as a file part: curl -F file=@notes.txt"
+        raise Problem(422, "missing_field", detail, field="file")
+    source, target = _required(parts, "source"), _required(parts, "target")
+    check_pair(entry, source, target, ("source", "target"))
+    filename = _plain_name(file.filename or "")
+    kind = _kind(_optional(parts, "format"), filename, file.content_type or "")
+    _check_size(file)
+    encoding = _optional(parts, "encoding")
+    return Form(file, filename, kind, source, target, encoding, _names(parts, kind))
+
+
+async def _parts(request: Request) -> FormData:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "multipart/form-data":
+        raise Problem(
+            415,
+            "not_multipart",
+            "A document is sent as multipart/form-data with the parts file, source and target.",
+            field="Content-Type",
+        )
+    try:
+        return await request.form(max_files=1, max_fields=MAX_PARTS, max_part_size=MAX_PART_BYTES)
+    except (HTTPException, UnicodeDecodeError):
+        raise Problem(
+            400,
+            "malformed_multipart",
+            f"The body is not sound multipart/form-data of one file and at most {MAX_PARTS} short"
+            " parts.",
+            field="body",
+        ) from None
+
+
+def _required(parts: FormData, name: str) -> str:
+    value = _optional(parts, name)
+    if not value:
+        raise Problem(422, "missing_field", f"{name} is missing. Add it.", field=name)
+    return value
+
+
+def _optional(parts: FormData, name: str) -> str:
+    values = parts.getlist(name)
+    if len(values) > 1 or not all(isinstance(value, str) for value in values):
+        raise Problem(422, "invalid_value", f"{name} must be text, given once.", field=name)
+    return str(values[0]).strip() if values else ""
+
+
+def _plain_name(filename: str) -> str:
+    name = filename.replace("\\", "/").rpartition("/")[2]
+    return "".join(char for char in name if char.isprintable())[-MAX_FILENAME_CHARS:]
+
+
+def _kind(asked: str, filename: str, media_type: str) -> Kind:
+    if asked:
+        if asked not in BY_NAME:
+            detail = f"format must be one of {', '.join(BY_NAME)}."
+            raise Problem(422, "unknown_format", detail, field="format")
+        return BY_NAME[asked]
+    kind = recognised(filename, media_type.partition(";")[0].strip().lower())
+    if kind is None:
+        known = ", ".join(f"{kind.title} ({', '.join(kind.extensions)})" for kind in KINDS)
+        raise Problem(
+            415,
+            "unsupported_type",
+            f"This type of file is not translated. Supported: {known}. If it is one of these under"
+            " another name, say which with format.",
+            field="file",
+        )
+    return kind
+
+
+def _check_size(file: UploadFile) -> None:
+    if (file.size or 0) > MAX_DOCUMENT_BYTES:
+        raise Problem(
+            413,
+            "document_too_large",
+            f"file is larger than {MAX_DOCUMENT_BYTES:,} bytes. Split it.",
+            field="file",
+        )
+    if not file.size:
+        raise Problem(422, "empty_file", "file is empty. Send a document.", field="file")
+
+
+def _names(parts: FormData, kind: Kind) -> list[str]:
+    """The columns or fields: repeated parts, or several in one, separated by commas."""
+    for field in ("columns", "fields"):
+        if field != kind.names_field and parts.getlist(field):
+            detail = f"{field} has no meaning for {kind.title}. Leave it out."
+            raise Problem(422, "unexpected_field", detail, field=field)
+    if not kind.names_field:
+        return []
+    lines = [value for value in parts.getlist(kind.names_field) if isinstance(value, str)]
+    try:
+        rows = list(csv.reader(lines, skipinitialspace=True))
+    except csv.Error:
+        rows = []
+    names = list(dict.fromkeys(name.strip() for row in rows for name in row if name.strip()))
+    if not names:
+        raise Problem(
+            422,
+            "missing_field",
+            f"{kind.names_field} is missing. Name the {kind.names_field} of the {kind.title} file"
+            " that are to be translated, separated by commas.",
+            field=kind.names_field,
+        )
+    if len(names) > MAX_NAMES:
+        detail = f"{kind.names_field} must not name more than {MAX_NAMES}."
+        raise Problem(422, "invalid_value", detail, field=kind.names_field)
+    return names
+
+
+def examine(form: Form, body: bytes, model: str) -> tuple[Upload, int]:
+    """Decodes and takes apart the whole file: what it is, and how many texts it holds."""
+    encoding = _encoding(form, body)
+    try:
+        total = count(form.kind.split(encoding.decode(body), form.names))
+    except Malformed as error:
+        members = {} if error.line is None else {"line": error.line}
+        raise Problem(422, error.code, error.detail, field=error.field, members=members) from None
+    upload = Upload(
+        filename=form.filename,
+        kind=form.kind.name,
+        encoding=encoding.name,
+        mark=encoding.mark.hex(),
+        names=form.names,
+        model=model,
+        source=form.source,
+        target=form.target,
+        size=len(body),
+    )
+    return upload, total
+
+
+def _encoding(form: Form, body: bytes) -> Encoding:
+    """By the byte order mark, by what the upload says, as UTF-8, or by how the bytes look."""
+    if form.encoding and not marked(body):
+        name = "utf-8" if form.encoding.lower() == "utf-8-sig" else form.encoding
+        if fits(Encoding(name), body):
+            return Encoding(name)
+        raise _bad_encoding(
+            "The file is not text in the encoding that the upload names.", "encoding"
+        )
+    found = marked(body) or Encoding("utf-8")
+    if fits(found, body):
+        return found
+    if form.kind.name == "jsonl" or found.mark:
+        raise _bad_encoding(f"The file is not valid {found.name.upper()}.", "file", body, found)
+    for match in charset_normalizer.from_bytes(body[:GUESSED_BYTES]):
+        if fits(Encoding(match.encoding), body):
+            return Encoding(match.encoding)
+    raise _bad_encoding("The file is not text in an encoding that could be recognised.", "file")
+
+
+def _bad_encoding(
+    what: str, field: str, body: bytes = b"", encoding: Encoding | None = None
+) -> Problem:
+    members = {}
+    if encoding is not None:
+        try:
+            encoding.decode(body)
+        except UnicodeDecodeError as error:
+            members["line"] = body[: len(encoding.mark) + error.start].count(b"\n") + 1
+    remedy = "Send UTF-8, or name the encoding with encoding (such as shift_jis or cp1252)."
+    return Problem(422, "bad_encoding", f"{what} {remedy}", field=field, members=members)
