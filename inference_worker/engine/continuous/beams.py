@@ -13,9 +13,9 @@ are never copied about: a history of (parent, token) per step is walked back whe
 import torch
 from torch import Tensor
 
+from inference_worker.engine.continuous.architecture import Architecture
 from inference_worker.engine.continuous.caches import Slots
 from inference_worker.engine.continuous.candidates import top_candidates
-from inference_worker.engine.continuous.checkpoint import Architecture
 from inference_worker.engine.continuous.hypotheses import walk_back
 from inference_worker.engine.continuous.ngrams import RepeatGuard
 from inference_worker.engine.continuous.rules import Rules

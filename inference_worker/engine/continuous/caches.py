@@ -12,7 +12,7 @@ Cross-attention keys belong to the source sentence and are stored once per group
 import torch
 from torch import Tensor
 
-from inference_worker.engine.continuous.checkpoint import Architecture
+from inference_worker.engine.continuous.architecture import Architecture
 from inference_worker.engine.continuous.rules import Rules
 
 Slots = (

@@ -16,6 +16,10 @@ from inference_worker.engine.continuous.checkpoint import Checkpoint
 from inference_worker.engine.continuous.layers import Embedding, Norm, joint, layer_names
 from inference_worker.engine.continuous.linear import ComputeType, Linear
 
+# Token counts are rounded up to this by one more sentence of padding, whose result is thrown away:
+# the packed operators compile a kernel, for milliseconds, whenever they meet a new number of rows.
+ROUND_TOKENS = 32
+
 
 @dataclass(frozen=True)
 class EncoderLayer:
@@ -33,7 +37,7 @@ class Encoder:
     def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
         architecture, weights = checkpoint.architecture, checkpoint.weights
         self._embedding = Embedding(checkpoint, "encoder", compute_type)
-        self._heads = architecture.encoder_heads
+        self._heads, self._pad = architecture.encoder_heads, architecture.pad
         self._cross_heads = architecture.decoder_heads
         self._layers = []
         for name in layer_names("encoder", architecture.encoder_layers):
@@ -56,6 +60,8 @@ class Encoder:
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Tensor]:
         """Cross keys and values per sentence, [layers, 2, heads, tokens, head width]."""
+        filler = -sum(len(source) for source in sources) % ROUND_TOKENS
+        sources = [*sources, (self._pad,) * filler] if filler else sources
         lengths = [len(source) for source in sources]
         bounds = [0, *torch.tensor(lengths).cumsum(0).tolist()]
         tokens = torch.tensor([token for source in sources for token in source])
@@ -71,7 +77,8 @@ class Encoder:
         layers, total, double = cross.shape
         heads = self._cross_heads
         cross = cross.view(layers, total, 2, heads, double // 2 // heads).permute(0, 2, 3, 1, 4)
-        return [cross[:, :, :, start:stop] for start, stop in pairwise(bounds)]
+        parts = [cross[:, :, :, start:stop] for start, stop in pairwise(bounds)]
+        return parts[:-1] if filler else parts
 
     def _attend(self, joined: Tensor, bounds: Sequence[int]) -> Tensor:
         """Self-attention of each sentence: [tokens, 3 × width] → [tokens, width]."""

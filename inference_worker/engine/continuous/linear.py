@@ -19,7 +19,10 @@ from torch.nn import functional
 ComputeType = Literal["float32", "bfloat16", "int8"]
 Linear = Callable[[Tensor], Tensor]  # [rows, inputs] float32 → [rows, outputs] float32
 
-ROWS_HINT = 64  # rows a packed layout is tuned for; any other number works
+ROWS_HINT = 64  # rows a packed layout is tuned for
+# Rows are padded to a multiple of this where numbers are rounded anyway: the matrix units work on
+# tiles of 16 rows, and single int8 rows fall back to a reference kernel a hundred times slower.
+TILE_ROWS = 16
 INT8_MAX = 127.0
 
 
@@ -42,10 +45,11 @@ class PackedLinear:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), ROWS_HINT)
 
     def __call__(self, rows: Tensor) -> Tensor:
+        tiled = rows if self.dtype == torch.float32 else whole_tiles(rows.to(self.dtype))
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows.to(self.dtype), self.weight, self.bias, "none", [], ""
+            tiled, self.weight, self.bias, "none", [], ""
         )
-        return product.float()
+        return product[: len(rows)].float()
 
 
 class Int8Linear:
@@ -62,7 +66,7 @@ class Int8Linear:
     def __call__(self, rows: Tensor) -> Tensor:
         scale = rows.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12).div_(INT8_MAX)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            (rows / scale).round_().to(torch.int8),
+            whole_tiles((rows / scale).round_().to(torch.int8)),
             1.0,  # the activations' scale is per row, so it is applied below
             0,
             self.weight,
@@ -76,7 +80,13 @@ class Int8Linear:
             [],
             "",
         )
-        return torch.addcmul(self.bias, product, scale)
+        return torch.addcmul(self.bias, product[: len(rows)], scale)
+
+
+def whole_tiles(rows: Tensor) -> Tensor:
+    """The rows, and rows of zeros to fill the last tile."""
+    missing = -len(rows) % TILE_ROWS
+    return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
 def make_linear(weight: Tensor, bias: Tensor, compute_type: ComputeType) -> Linear:

@@ -6,11 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from inference_worker.engine.continuous.checkpoint import (
-    UnsupportedCheckpoint,
-    load_checkpoint,
-    sinusoids,
-)
+from inference_worker.engine.continuous.architecture import UnsupportedCheckpoint
+from inference_worker.engine.continuous.checkpoint import load_checkpoint, sinusoids
 
 
 def test_position_rows_are_those_of_transformers(model: Callable) -> None:

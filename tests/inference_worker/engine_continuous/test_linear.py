@@ -1,7 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 
+from benchmarks.exact import drive
+from inference_worker.engine.continuous.checkpoint import load_checkpoint
+from inference_worker.engine.continuous.engine import ContinuousEngine
 from inference_worker.engine.continuous.linear import ComputeType, PlainLinear, make_linear, usable
+from inference_worker.engine.continuous.rules import Rules
+from inference_worker.engine.protocol import Sentence
+from inference_worker.tokens import Vocabulary
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.02, "int8": 0.03}
 
@@ -41,3 +49,20 @@ def test_a_row_of_zeros_yields_the_bias() -> None:
         if usable(compute_type):
             found = make_linear(torch.randn(96, 64), bias, compute_type)(torch.zeros(1, 64))
             torch.testing.assert_close(found[0], bias)
+
+
+@pytest.mark.parametrize("compute_type", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_engine_of_every_compute_type_translates(
+    compute_type: ComputeType, beams: int, small: Path
+) -> None:
+    """Rounded weights may choose other words, but on a trained model seldom very different ones."""
+    if not usable(compute_type):
+        pytest.skip(f"this machine has no {compute_type}")
+    vocabulary = Vocabulary(small)
+    source = vocabulary.encode("He goes to school every day.", "en").ids
+    engine = ContinuousEngine(
+        load_checkpoint(small), Rules(beams=beams), width=3, compute_type=compute_type
+    )
+    found = drive(engine, [[Sentence(1, source, vocabulary.language("ja"))]])
+    assert "学校" in vocabulary.decode(found[1][0].tokens)
