@@ -95,12 +95,16 @@ def _service(broker_settings: BrokerSettings, settings: ApiSettings, metrics: Me
 
 
 def _add_routes(app: FastAPI) -> None:
-    """One route per path, so that a 405 tells all of its methods."""
+    """One route per path, so that a 405 tells all of its methods; ours before those of /docs,
+    because routes are tried in turn."""
+    documentation = app.router.routes[:]
+    app.router.routes.clear()
     for path, operations in groupby(OPERATIONS, key=lambda operation: operation.path):
         endpoints = {operation.method: operation.endpoint for operation in operations}
         app.add_route(path, _by_method(endpoints), methods=list(endpoints))
     app.add_route("/", show_page)
     app.add_route("/assets/{name}", show_asset)
+    app.router.routes.extend(documentation)
 
 
 def _by_method(endpoints: dict[str, Endpoint]) -> Endpoint:

@@ -17,6 +17,7 @@ from broker.wire import ModelEntry
 
 MOST_NEAR = 3
 LEAST_LIKENESS = 0.6
+PAIR_FIELDS: Final = ("payload.fromLang", "payload.toLang")
 
 # The hundred languages of M2M100 (Fan et al. 2020, arXiv:2010.11125, table 1).
 NAMES: Final = {
@@ -71,17 +72,20 @@ def near(written: str, spoken: Collection[str]) -> list[Language]:
     return [named(code) for code in list(found)[:MOST_NEAR]]
 
 
-def check_pair(entry: ModelEntry, source: str, target: str) -> None:
-    """Raises a 422 Problem unless the model translates ``source`` into ``target``."""
-    for field, written in (("fromLang", source), ("toLang", target)):
+def check_pair(
+    entry: ModelEntry, source: str, target: str, fields: tuple[str, str] = PAIR_FIELDS
+) -> None:
+    """Raises a 422 Problem, which names one of ``fields``, unless the model translates ``source``
+    into ``target``."""
+    for field, written in zip(fields, (source, target), strict=True):
         if written not in entry.languages:
-            raise _unknown(entry, f"payload.{field}", written)
+            raise _unknown(entry, field, written)
     if source == target:
         raise Problem(
             422,
             "same_language",
-            "payload.fromLang and payload.toLang are the same language. Choose two.",
-            field="payload.toLang",
+            f"{fields[0]} and {fields[1]} are the same language. Choose two.",
+            field=fields[1],
         )
 
 

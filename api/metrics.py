@@ -40,6 +40,7 @@ class Metrics:
     def __init__(self, directory: str = "") -> None:
         self._directory = directory
         self._registry = CollectorRegistry()
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         registry = None if directory else self._registry
         self.requests = Counter(
             "dragoman_http_requests",
@@ -75,9 +76,13 @@ class Metrics:
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts a request that has been answered."""
-        method = method if method in METHODS else "OTHER"
-        self.requests.labels(method, route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        key = (method if method in METHODS else "OTHER", route, status)
+        found = self._series.get(key)
+        if found is None:  # looking up labels costs more than counting
+            counter = self.requests.labels(key[0], route, str(status))
+            found = self._series[key] = counter, self.seconds.labels(route)
+        found[0].inc()
+        found[1].observe(seconds)
 
     def accepted(self, submission: Submission) -> None:
         """Counts a request that the broker took."""

@@ -75,6 +75,8 @@ def least_workers(request: Request) -> int:
 
 
 def _single(request: Request, name: str) -> str | None:
+    if not request.scope["query_string"]:
+        return None
     values = request.query_params.getlist(name)
     if len(values) > 1:
         raise _bad_query(name, "may be given once")

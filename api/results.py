@@ -77,8 +77,8 @@ def job(status: RequestStatus, outcomes: Mapping[int, Outcome], details: bool) -
         model=status.model,
         from_lang=status.source,
         to_lang=status.target,
-        created_at=_moment(status.created_ms),
-        deadline_at=_moment(status.deadline_ms),
+        created_at=moment(status.created_ms),
+        deadline_at=moment(status.deadline_ms),
         result=ended,
     )
 
@@ -109,6 +109,7 @@ def _seconds(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _moment(milliseconds: int) -> str:
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def moment(milliseconds: int) -> str:
+    """A date in milliseconds since the epoch as RFC 3339."""
+    date = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return date.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -99,6 +99,11 @@ form.addEventListener("submit", (event) => {
     text.focus();
     return;
   }
+  if (from.value === to.value) {
+    at("error").textContent = "Choose two different languages.";
+    to.focus();
+    return;
+  }
   translate();
 });
 
