@@ -215,6 +215,20 @@ local function leave(keys)
   return redis.call('HINCRBY', keys[1], 'waiters', -1)
 end
 
+-- ── listen ───────────────────────────────────────────────────────────────────────────────────
+-- KEYS: reply stream   ARGV: TTL s
+-- Makes or renews a process's reply stream, never without a TTL; answers its last id.
+local function listen(keys, args)
+  if redis.call('EXISTS', keys[1]) == 0 then
+    redis.call('XADD', keys[1], 'MAXLEN', '~', REPLY_LENGTH, '*', 'made', '')
+  end
+  redis.call('EXPIRE', keys[1], args[1])
+  local info = redis.call('XINFO', 'STREAM', keys[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+end
+
 -- ── cancel ───────────────────────────────────────────────────────────────────────────────────
 -- KEYS: request, load, backlog, stream, idempotency, then reply streams
 -- ARGV: id, tenant, result TTL ms, patience ms ('' cancels in any case; a number only a request
@@ -479,6 +493,7 @@ redis.register_function('dragoman_v1_submit', submit)
 redis.register_function{function_name = 'dragoman_v1_watch', callback = watch, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_keep', callback = keep, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_leave', callback = leave, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_listen', callback = listen, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_cancel', callback = cancel, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_begin', callback = begin, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_complete', callback = complete, flags = SPARED}

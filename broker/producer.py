@@ -308,6 +308,12 @@ class Producer:
         rate = _number(answers[0][3] or b"")
         return costs[0], by_lane, rate, sum(answers[2:4]), sum(answers[4:6]), answers[1]
 
+    async def listen(self, keys: Keys) -> str:
+        """Makes or renews this process's reply stream in a shard; the id of its last entry."""
+        names, ttl_s = [keys.reply(self.process)], self.settings.reply_ttl_s
+        last: bytes = await self._call("listen", names, [ttl_s])
+        return last.decode()
+
     async def close(self) -> None:
         """Closes the connections; what was submitted goes on."""
         for timer in self._timers:

@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 BLOCK_MS = 1_000
 SWEEP_S = 2.0
 QUIET_S = 3.0  # a request without news for that long is looked up by the sweep
-REPLY_LENGTH = 10_000  # as in functions.lua
 RETRY_S = 0.1
 
 
@@ -115,7 +114,7 @@ class Waiter:
             try:
                 with reaching_redis():
                     if time.monotonic() - renewed > min(SWEEP_S, self._settings.reply_ttl_s / 4):
-                        cursor = await self._renew(stream, cursor)
+                        cursor = await self._renew(keys, cursor)
                         renewed = time.monotonic()
                     found = await self._client.xread({stream: cursor}, count=256, block=BLOCK_MS)
                 for entry, lines in found[0][1] if found else ():
@@ -126,15 +125,10 @@ class Waiter:
                 renewed = 0.0
                 await asyncio.sleep(RETRY_S)
 
-    async def _renew(self, stream: str, cursor: str) -> str:
-        """Keeps the stream alive, makes it if it is gone, and rewinds a cursor that is ahead of a
-        server which has lost its newest entries."""
-        if not await self._client.expire(stream, self._settings.reply_ttl_s):
-            await self._client.xadd(stream, {"made": ""}, maxlen=REPLY_LENGTH)
-            await self._client.expire(stream, self._settings.reply_ttl_s)
-            return "0"
-        info = await self._client.xinfo_stream(stream)
-        last = info["last-generated-id"].decode()
+    async def _renew(self, keys: Keys, cursor: str) -> str:
+        """Keeps the stream alive, and rewinds a cursor that is ahead of a server which has lost its
+        newest entries."""
+        last = await self._producer.listen(keys)
         return "0" if _entry_order(last) < _entry_order(cursor) else cursor
 
     def _spread(self, lines: dict[bytes, bytes]) -> None:

@@ -189,12 +189,13 @@ async def test_a_reply_stream_that_vanished_is_made_again(
 
 
 async def test_a_cursor_ahead_of_the_server_is_rewound(
-    producer: Producer, waiter: Waiter, redis_server: RedisServer
+    producer: Producer, redis_server: RedisServer
 ) -> None:
-    name = KEYS.reply("restarted")
-    redis_server.client.xadd(name, {"made": ""}, id="5-1")
-    assert await waiter._renew(name, "9-0") == "0"
-    assert await waiter._renew(name, "5-0") == "5-0"
+    waiter = Waiter(producer)
+    redis_server.client.xadd(KEYS.reply(producer.process), {"made": ""}, id="5-1")
+    assert await waiter._renew(KEYS, "9-0") == "0"
+    assert await waiter._renew(KEYS, "5-0") == "5-0"
+    await waiter.stop()
 
 
 async def test_a_reply_stream_trimmed_past_its_cursor_loses_nobody(
