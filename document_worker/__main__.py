@@ -1,0 +1,91 @@
+"""``dragoman-documents``: translates the documents that the API has taken."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import redis
+from rq.exceptions import StopRequested
+
+from broker import functions
+from broker.connection import reaching_redis
+from broker.documents import TASK, DocumentSettings, connect_queue
+from broker.errors import BrokerError, BrokerUnavailable
+from broker.options import parse
+from broker.settings import BrokerSettings
+from document_worker.settings import DocumentWorkerSettings
+from document_worker.translation import Translator
+from document_worker.worker import DocumentWorker
+
+PROGRAM = "dragoman-documents"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
+RETRY_S = 0.5
+
+log = logging.getLogger("dragoman.documents")
+Answer = TypeVar("Answer")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT: 0 then, 1 for an error, 2 for bad usage."""
+    broker, shared, settings = parse(
+        [BrokerSettings, DocumentSettings, DocumentWorkerSettings],
+        sys.argv[1:] if argv is None else argv,
+        os.environ,
+        program=PROGRAM,
+        description="Translates the documents that the API has taken.",
+    )
+    configure_logs(settings.log_level)
+    try:
+        _awaited(lambda: functions.init(broker), settings.connect_s)
+        connection = connect_queue(broker, shared)
+        _awaited(lambda: _ping(connection), settings.connect_s)
+    except BrokerError as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 1
+    tasks = {TASK: Translator(broker, shared, settings)}
+    while True:
+        worker = DocumentWorker(connect_queue(broker, shared), tasks, settings.document_lease_s)
+        try:
+            worker.work(logging_level=None)
+        except (redis.RedisError, OSError) as error:
+            log.warning("%s; starting again", error)
+        except StopRequested:
+            return 0
+        if worker.stopping:
+            return 0
+        time.sleep(RETRY_S)
+
+
+def configure_logs(level: str) -> None:
+    """Our own lines from ``level`` on, RQ's from warnings on; never a text."""
+    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    for name in ("rq.worker", "rq.job", "rq.queue", "rq.registry"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _ping(connection: redis.Redis) -> None:
+    with reaching_redis():
+        connection.ping()
+
+
+def _awaited(call: Callable[[], Answer], patience_s: float) -> Answer:
+    """The call's answer; BrokerUnavailable only once patience has run out."""
+    end = time.monotonic() + patience_s
+    told = False
+    while True:
+        try:
+            return call()
+        except BrokerUnavailable as error:
+            if time.monotonic() >= end:
+                raise
+            if not told:
+                log.warning("%s; waiting for it", error)
+                told = True
+            time.sleep(RETRY_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
