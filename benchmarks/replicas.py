@@ -1,0 +1,297 @@
+"""What replicas bring, and that the two tiers scale apart.
+
+    python -m benchmarks.replicas [--records 1600] [--batch-s 0.5] [--slots 16]
+
+Real Valkey, real API processes, real workers over HTTP; only the workers' engine waits a stated
+time per batch instead of computing (``benchmarks/paced``), so that two processors do not decide how
+many of them are useful. Three tables:
+
+- workers: the same records sent at once to 1, 2, 4 and 8 workers, with 1 and with 2 API processes.
+  Time until the last answer, and its cost in worker-seconds per 1,000 records;
+- API, a tier alone: readers of a finished job, which no worker sees, against 1 and 2 processes;
+- API, with workers that wait for nothing: what a request costs each tier in processor time.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from benchmarks import load, paced, report, stress
+from benchmarks.servers import NotStarted, Server, started, stop_in_order_when_terminated
+from dragoman import embedded_redis, tiers
+from dragoman.process import Command
+from dragoman.settings import StackSettings
+from dragoman.stack import free_port
+
+WORKERS, API_PROCESSES = (1, 2, 4, 8), (1, 2)
+RECORDS_PER_REQUEST = 16
+RECORDS, BATCH_S, SLOTS = 1_600, 0.5, 16
+TIMEOUT_S = 600.0
+CONNECTIONS, CLOSED_S = 64, 5.0
+INSTANT_WORKERS, INSTANT_SLOTS = 2, 64
+MOST_RECORDS, MOST_S = 100_000, 3_600
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running service, its tiers apart."""
+
+    url: str
+    redis: Server
+    api: Server
+    workers: list[Server]
+
+    def cpu_s(self) -> dict[str, dict[int, float]]:
+        """Processor seconds so far by tier and process."""
+        workers = [worker.cpu_s() for worker in self.workers]
+        return {
+            "api": self.api.cpu_s(),
+            "workers": {pid: spent for each in workers for pid, spent in each.items()},
+            "redis": self.redis.cpu_s(),
+        }
+
+
+@contextmanager
+def stack(workers: int, api_processes: int, slots: int, batch_s: float) -> Iterator[Stack]:
+    """Valkey, API and paced workers, ready. Raises NotStarted."""
+    settings = StackSettings(port=free_port("127.0.0.1"), api_processes=api_processes)
+    with ExitStack() as exits:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="dragoman-")))
+        server = embedded_redis.find_server()
+        redis = exits.enter_context(
+            run(embedded_redis.command(server, folder, data_dir=None, lock=None))
+        )
+        where = {
+            "DRAGOMAN_REDIS_URL": embedded_redis.redis_url(folder),
+            "DRAGOMAN_ACCESS_LOG": "false",
+        }
+        worker = Command(
+            name="worker",
+            argv=[
+                *(sys.executable, "-m", "benchmarks.paced"),
+                *("--batch-s", str(batch_s), "--slots", str(slots)),
+            ],
+            ready_line=paced.READY,
+            stop_within_s=60.0,
+            environ=where,
+        )
+        fleet = [exits.enter_context(run(worker)) for _ in range(workers)]
+        api = exits.enter_context(run(tiers.api(settings, where)))
+        yield Stack(f"http://127.0.0.1:{settings.port}", redis, api, fleet)
+
+
+@contextmanager
+def run(command: Command) -> Iterator[Server]:
+    with started(
+        command.argv, command.ready_line, environ=command.environ, times=command.ready_count
+    ) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Processor seconds of each tier over a measurement."""
+
+    by_tier: dict[str, float]
+    api_shares: list[float]  # of the API's processes that answer, most first
+    client: float
+
+
+@contextmanager
+def accounted(service: Stack) -> Iterator[list[Spent]]:
+    """Puts one ``Spent`` into the list when the context ends."""
+    found: list[Spent] = []
+    before, client = service.cpu_s(), time.process_time()
+    yield found
+    after = service.cpu_s()
+    used = {
+        tier: {pid: spent - before[tier].get(pid, 0.0) for pid, spent in after[tier].items()}
+        for tier in after
+    }
+    total = sum(used["api"].values()) or 1.0
+    found.append(
+        Spent(
+            {tier: sum(spent.values()) for tier, spent in used.items()},
+            sorted((spent / total for spent in used["api"].values() if spent > 0), reverse=True),
+            time.process_time() - client,
+        )
+    )
+
+
+def requests(records: int) -> list[load.Request]:
+    count = -(-records // RECORDS_PER_REQUEST)
+    return stress.requests(stress.Cell(RECORDS_PER_REQUEST, count, 0.0))
+
+
+def drained(service: Stack, records: int) -> tuple[float, list[load.Answer], Spent]:
+    """Sends everything at once; seconds until the last answer."""
+    sent = requests(records)
+    where = load.address(service.url)
+    uvloop.run(stress.warm_up(where))
+    with accounted(service) as spent:
+        answers = uvloop.run(load.open_loop(where, sent, 0.0, TIMEOUT_S))
+    return max(answer.latency_s for answer in answers), answers, spent[0]
+
+
+WORKER_HEADS = (
+    *("workers", "API processes", "answered", "time", "records/s", "speed-up", "of ideal"),
+    *("worker-s per 1,000", "API CPU-ms per 1,000"),
+)
+
+
+def worker_rows(records: int, slots: int, batch_s: float) -> list[list[str]]:
+    """Time and cost as each tier grows. The ideal is full batches without a pause."""
+    rows = []
+    alone_s: dict[int, float] = {}
+    for processes, workers in itertools.product(API_PROCESSES, WORKERS):
+        with stack(workers, processes, slots, batch_s) as service:
+            seconds, answers, spent = drained(service, records)
+        total = len(answers) * RECORDS_PER_REQUEST
+        right = sum(not answer.failure for answer in answers)
+        alone_s.setdefault(processes, seconds)
+        ideal_s = -(-total // (slots * workers)) * batch_s
+        row = [
+            str(workers),
+            str(processes),
+            f"{100 * right / len(answers):.0f}%",
+            f"{seconds:.1f}",
+            f"{total / seconds:.0f}",
+            f"{alone_s[processes] / seconds:.2f}",
+            f"{100 * ideal_s / seconds:.0f}%",
+            f"{1000 * workers * seconds / total:.1f}",
+            f"{1e6 * spent.by_tier['api'] / total:.0f}",
+        ]
+        print("  ".join(row), file=sys.stderr, flush=True)
+        rows.append(row)
+    return rows
+
+
+API_HEADS = (
+    *("API processes", "requests/s", "p50 ms", "p95 ms", "busiest process"),
+    *("API CPU-µs", "worker CPU-µs", "Redis CPU-µs", "client CPU-µs"),
+)
+
+
+def pressed(service: Stack, request: load.Request, processes: int, seconds: float) -> list[str]:
+    """A row of what one request costs when ``CONNECTIONS`` of them are always in flight."""
+    where = load.address(service.url)
+    with accounted(service) as found:
+        answers = uvloop.run(load.closed_loop(where, request, CONNECTIONS, seconds))
+    wrong = [answer.failure for answer in answers if answer.failure]
+    if wrong:
+        raise NotStarted(f"{len(wrong)} of {len(answers)} answers were wrong: {wrong[0]}")
+    spent = found[0]
+    ordered = sorted(answer.latency_s * 1000 for answer in answers)
+    each = 1e6 / len(answers)
+    row = [
+        str(processes),
+        f"{len(answers) / seconds:.0f}",
+        f"{statistics.median(ordered):.1f}",
+        f"{load.quantile(ordered, 0.95):.1f}",
+        f"{100 * spent.api_shares[0]:.0f}%" if spent.api_shares else "–",
+        *(f"{spent.by_tier[tier] * each:.0f}" for tier in ("api", "workers", "redis")),
+        f"{spent.client * each:.0f}",
+    ]
+    print("  ".join(row), file=sys.stderr, flush=True)
+    return row
+
+
+async def finished_job(where: load.Address) -> load.Request:
+    """A poll of a job that is over."""
+    payload = {"fromLang": "en", "toLang": "ja", "records": [{"id": 1, "text": "Good morning."}]}
+    connection = await load.Connection.open(where)
+    try:
+        submit = load.message("POST", "/jobs", {"payload": payload})
+        _, body = await connection.exchange(submit)
+        path = f"/jobs/{json.loads(body)['id']}"
+        await connection.exchange(load.message("GET", f"{path}?wait=30"))
+    finally:
+        connection.close()
+    return load.Request(load.message("GET", path), over)
+
+
+def over(status: int, body: bytes) -> str:
+    return "" if status == 200 and json.loads(body)["state"] == "done" else "not done"
+
+
+def api_rows(seconds: float) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows for polls of a finished job, and for translations by workers that wait for nothing."""
+    polls, translations = [], []
+    for processes in API_PROCESSES:
+        with stack(INSTANT_WORKERS, processes, INSTANT_SLOTS, batch_s=0.0) as service:
+            where = load.address(service.url)
+            uvloop.run(stress.warm_up(where))
+            poll = uvloop.run(finished_job(where))
+            polls.append(pressed(service, poll, processes, seconds))
+            one = stress.translation(["Good morning."])
+            translations.append(pressed(service, one, processes, seconds))
+    return polls, translations
+
+
+def told(options: argparse.Namespace, machine: str) -> str:
+    """Measures, and reports in Markdown."""
+    records, slots, batch_s = options.records, options.slots, options.batch_s
+    workers = report.table(WORKER_HEADS, worker_rows(records, slots, batch_s))
+    polls, translations = api_rows(options.closed_s)
+    return (
+        f"**Workers.** {records:,} records in requests of {RECORDS_PER_REQUEST}, all sent at once;"
+        f" a batch of up to {slots} sentences takes {batch_s:g} s, so one worker does at most"
+        f" {slots / batch_s:.0f} records/s.\n\n{workers}\n\n"
+        f"**API alone.** {CONNECTIONS} connections poll a finished job for {options.closed_s:g} s;"
+        f" no worker takes part.\n\n{report.table(API_HEADS, polls)}\n\n"
+        f"**API with workers that wait for nothing.** {CONNECTIONS} connections send one-record"
+        f" `POST /translation` for {options.closed_s:g} s; {INSTANT_WORKERS} workers.\n\n"
+        f"{report.table(API_HEADS, translations)}\n\n{machine}.\n"
+    )
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.replicas",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--records", type=int, default=RECORDS, help="records of each measurement of workers")
+    add("--slots", type=int, default=SLOTS, help="sentences of a full batch")
+    add("--batch-s", type=float, default=BATCH_S, help="how long a batch takes")
+    add("--closed-s", type=float, default=CLOSED_S, help="length of each measurement of the API")
+    add("--out", type=Path, default=Path("runs/replicas"), help="folder of the report")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.records <= MOST_RECORDS or options.slots < 1:
+        parser.error(f"--records must be between 1 and {MOST_RECORDS}, --slots at least 1")
+    if options.batch_s < 0 or not 0 < options.closed_s <= 60:
+        parser.error("--batch-s must not be below 0, --closed-s be between 0 and 60")
+    if options.records / options.slots * options.batch_s * 4 > MOST_S:
+        parser.error(f"that would take more than {MOST_S} s")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parsed(arguments)
+    stop_in_order_when_terminated()
+    try:
+        text = told(options, report.machine())
+    except NotStarted as error:
+        print(f"replicas: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(text)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "replicas.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

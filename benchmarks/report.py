@@ -1,0 +1,75 @@
+"""How measurements are told: the machine they were made on, and tables."""
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def machine() -> str:
+    """One line: processors, memory, how busy it is now, and the versions that matter."""
+    cpus = len(os.sched_getaffinity(0))
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    busy = os.getloadavg()[0]
+    packages = ", ".join(f"{name} {released(name)}" for name in ("torch", "transformers", "redis"))
+    return (
+        f"{cpus} × {processor()}, {memory_gib:.0f} GiB, Linux {platform.release().split('-')[0]},"
+        f" load average {busy:.1f} at the start; Python {platform.python_version()}, {packages};"
+        f" commit {commit()}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def processor() -> str:
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return " ".join(found[1].split()) if found else platform.machine()
+
+
+def released(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def commit() -> str:
+    """The short hash, with a plus when files differ from it."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that can also be read as it is: words to the left, numbers to the right."""
+    columns = list(zip(heads, *rows, strict=True))
+    widths = [max(3, *map(len, column)) for column in columns]
+    left = [not any(_number(cell) for cell in column[1:]) for column in columns]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(cells, widths, left, strict=True)
+        )
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join(
+        "-" * (width + 2) if to_left else "-" * (width + 1) + ":"
+        for width, to_left in zip(widths, left, strict=True)
+    )
+    return "\n".join([line(heads), f"|{rule}|", *map(line, rows)])
+
+
+def _number(cell: str) -> bool:
+    return bool(re.fullmatch(r"[\d.,]+%?", cell))
+
+
+def shown(value: float) -> str:
+    """Seconds with three digits that mean something."""
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
