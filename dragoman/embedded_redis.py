@@ -110,7 +110,7 @@ def command(program: Path, run_dir: Path, data_dir: Path | None, lock: int | Non
     return Command(
         name="redis",
         argv=[str(program), *(part for k, v in arguments.items() for part in (f"--{k}", v))],
-        ready_line="Ready to accept connections",
+        ready_line="eady to accept connections",  # before 7.2 in the middle of a sentence
         stop_within_s=STOP_WITHIN_S,
         keep_open=() if lock is None else (lock,),
         death_signal=signal.SIGTERM,  # it has a file to write

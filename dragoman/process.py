@@ -130,6 +130,9 @@ class Tail:
     def clear(self) -> None:
         self._lines.clear()
 
+    def last(self) -> str:
+        return self._lines[-1] if self._lines else ""
+
     def error(self) -> str:
         """The readable part: a traceback's last line, else what was said last."""
         lines = [line for line in self._lines if line.strip()]

@@ -11,6 +11,7 @@ from dragoman.process import Command, Process, Running, Tail, exit_reason
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_S = 60.0  # ready this long: the next death counts as the first
+PATIENCE_S = 30.0  # then it is said what the start waits for, again and again
 
 _ALARMING = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
 
@@ -94,6 +95,9 @@ class Service:
     def last_words(self) -> str:
         return self._tail.error()
 
+    def last_line(self) -> str:
+        return self._tail.last()
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -126,6 +130,7 @@ class Supervisor:
         self._started = 0  # stages that were started
         self._settled = 0  # stages that were ready once and whose ``afterwards`` has run
         self._stopping = False
+        self._say_at: float | None = None
         self.failure: StackFailed | None = None
 
     @property
@@ -200,7 +205,9 @@ class Supervisor:
                 self._start_again(service, now)
         if self._started > self._settled:
             services, afterwards = self._stages[self._settled]
-            if not all(service.ready for service in services):
+            waiting = [service for service in services if not service.ready]
+            if waiting:
+                self._excuse(waiting, now)
                 return
             if afterwards is not None:
                 afterwards()
@@ -209,6 +216,15 @@ class Supervisor:
             for service in self._stages[self._started][0]:
                 service.start()
             self._started += 1
+
+    def _excuse(self, waiting: Sequence[Service], now: float) -> None:
+        """Says what the start waits for, so that a hang does not look like patience."""
+        if self._say_at is not None and now >= self._say_at:
+            for service in waiting:
+                said = service.last_line()
+                self._say(f"still waiting for {service.name}" + (f": {said}" if said else ""))
+        if self._say_at is None or now >= self._say_at:
+            self._say_at = now + PATIENCE_S
 
     def _start_again(self, service: Service, now: float) -> None:
         try:

@@ -9,6 +9,7 @@ from dragoman.process import Command
 from dragoman.supervisor import (
     FIRST_DELAY_S,
     LONGEST_DELAY_S,
+    PATIENCE_S,
     STEADY_S,
     StackFailed,
     Stage,
@@ -104,6 +105,21 @@ def test_a_stage_starts_when_the_one_before_is_ready() -> None:
     world.turn()
     world.turn()
     assert world.supervisor.ready
+
+
+def test_a_start_that_takes_long_says_what_it_waits_for() -> None:
+    world = World(Stage([command("worker-1"), command("api")]))
+    world.turn()
+    world.last("api").output.append("api is ready")
+    world.last("worker-1").output.append("loading 1.9 GB of weights")
+    world.turn()
+    world.turn(PATIENCE_S - 1)
+    assert world.said == []
+    world.turn(1)
+    world.turn(1)
+    assert world.said == ["still waiting for worker-1: loading 1.9 GB of weights"]
+    world.turn(PATIENCE_S)
+    assert len(world.said) == 2
 
 
 def test_a_stage_without_processes_only_does_its_work() -> None:
