@@ -54,7 +54,7 @@ class Producer:
     """Submits requests and follows them. One per API process; safe for any number of tasks.
 
     ``process`` names the reply stream that this process reads. Every method raises
-    BrokerUnavailable within ``redis_timeout_s`` when Redis is away, and BrokerMisconfigured when it
+    BrokerUnavailable when Redis has not answered for ``redis_timeout_s``, and BrokerMisconfigured when it
     cannot serve us as it is set up.
     """
 
@@ -328,23 +328,23 @@ class Producer:
     async def _call(
         self, short: str, keys: Sequence[str], arguments: Sequence[Any] = (), retry: bool = True
     ) -> Any:
-        """Calls a function within the time-out; a cut connection is tried once more when the
-        function may run twice, a lost library is loaded again."""
+        """Calls a function. A cut connection is tried once more when the function may run twice, a
+        lost library is loaded again. The time-out is the connection's, for the server's answer
+        alone: a process with thousands of calls in line must not blame Redis for its own haste."""
         command = ("FCALL", functions.name(short), len(keys), *keys, *arguments)
         with reaching_redis():
-            async with asyncio.timeout(self.settings.redis_timeout_s):
-                try:
-                    return await self._redis.execute(*command)
-                except redis.TimeoutError:
-                    raise
-                except redis.ConnectionError:
-                    if not retry:
-                        raise
-                except redis.ResponseError as error:
-                    if not functions.missing(error):
-                        raise
-                    await asyncio.to_thread(functions.init, self.settings)
+            try:
                 return await self._redis.execute(*command)
+            except redis.TimeoutError:
+                raise
+            except redis.ConnectionError:
+                if not retry:
+                    raise
+            except redis.ResponseError as error:
+                if not functions.missing(error):
+                    raise
+                await asyncio.to_thread(functions.init, self.settings)
+            return await self._redis.execute(*command)
 
 
 def _number(value: bytes) -> float | None:

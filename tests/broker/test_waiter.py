@@ -15,6 +15,7 @@ from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.waiter import Waiter
 from tests.broker.parties import answers, serve, submission, worker
+from tests.conftest import settings_for
 from tests.redis_server import RedisServer
 
 KEYS = Keys("0")
@@ -77,10 +78,12 @@ async def test_a_job_of_another_api_process_is_followed(
 
 
 async def test_a_listener_cut_8_times_under_2000_waiters_leaves_none_hanging(
-    producer: Producer, broker_settings: BrokerSettings, redis_server: RedisServer,
-    wait_until: Callable[..., Any],
-) -> None:  # fmt: skip
-    waiter, consumer = Waiter(producer), worker(broker_settings, 128)
+    redis_server: RedisServer, wait_until: Callable[..., Any]
+) -> None:
+    settings = settings_for(redis_server, redis_timeout_s=10)
+    producer = Producer(settings, "api-1")
+    await producer.prepare()
+    waiter, consumer = Waiter(producer), worker(settings, 128)
     await waiter.start()
     stop = threading.Event()
 
@@ -113,6 +116,7 @@ async def test_a_listener_cut_8_times_under_2000_waiters_leaves_none_hanging(
     assert all(finished)
     consumer.close()
     await waiter.stop()
+    await producer.close()
 
 
 async def test_the_sweep_finds_what_the_news_missed(
