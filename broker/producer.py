@@ -54,8 +54,8 @@ class Producer:
     """Submits requests and follows them. One per API process; safe for any number of tasks.
 
     ``process`` names the reply stream that this process reads. Every method raises
-    BrokerUnavailable when Redis has not answered for ``redis_timeout_s``, and BrokerMisconfigured when it
-    cannot serve us as it is set up.
+    BrokerUnavailable when Redis has not answered for ``redis_timeout_s``, and BrokerMisconfigured
+    when it cannot serve us as it is set up.
     """
 
     def __init__(self, settings: BrokerSettings, process: str) -> None:
