@@ -79,6 +79,17 @@ def running(run_dir: Path, data_dir: Path | None, wait_until: Wait) -> Iterator[
         wait_until(turned(lambda: supervisor.stopped), description="the server has stopped")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1:M 22 Nov 2026 01:52:25.252 * Ready to accept connections unix",
+        "1:M 22 Nov 2026 01:52:25.252 * The server is now ready to accept connections at /a.sock",
+    ],
+)
+def test_every_version_says_ready_in_its_own_words(tmp_path: Path, line: str) -> None:
+    assert embedded_redis.command(tmp_path / "server", tmp_path, None, None).ready_line in line
+
+
 def test_it_never_evicts_and_opens_no_port(tmp_path: Path, wait_until: Wait) -> None:
     with running(tmp_path / "run", None, wait_until) as client:
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
