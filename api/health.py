@@ -12,7 +12,7 @@ from api.problems import Problem
 from api.schemas import Health, Readiness
 from api.service import service_of
 from broker.errors import BrokerError
-from broker.wire import Load
+from broker.wire import Load, WorkerEntry
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ALIVE = msgspec.json.encode(Health("ok"))
@@ -49,9 +49,11 @@ async def metrics(request: Request) -> Response:
     """Answers a scrape: the counters as they are, the broker's state as it is now."""
     service = service_of(request)
     load: Load | None = None
+    workers: list[WorkerEntry] = []
     with suppress(BrokerError):
         load = await service.producer.load(service.model)
-    return Response(service.metrics.render(load), media_type=METRICS_TYPE)
+        workers = await service.producer.workers(service.model)
+    return Response(service.metrics.render(load, workers), media_type=METRICS_TYPE)
 
 
 OPERATIONS = (

@@ -7,7 +7,7 @@ what the broker reports is read when asked for, so that each process answers the
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from broker.wire import Load, Submission
+from broker.wire import Load, Submission, WorkerEntry
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 # Seconds; interactive sentences take tens of milliseconds, long waits end at 300.
@@ -89,10 +89,11 @@ class Metrics:
         self.records.labels(submission.lane).inc(len(submission.texts))
         self.characters.labels(submission.lane).inc(sum(map(len, submission.texts)))
 
-    def render(self, load: Load | None) -> bytes:
+    def render(self, load: Load | None, workers: Sequence[WorkerEntry] = ()) -> bytes:
         """The exposition text; ``load`` is None while the broker does not answer."""
         gauges = CollectorRegistry()
         gauges.register(BrokerGauges(load))
+        gauges.register(WorkerGauges(workers))
         counts = self._registry
         if self._directory:
             self._bury_the_dead()
@@ -144,6 +145,37 @@ class BrokerGauges(Collector):
                     "Outstanding characters over the drain rate: scale on this.",
                     load.outstanding_cost / load.drain_rate,
                 )
+
+
+class WorkerGauges(Collector):
+    """The live workers as their last heartbeats describe them."""
+
+    def __init__(self, workers: Sequence[WorkerEntry]) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        info = GaugeMetricFamily(
+            "dragoman_worker_info",
+            "A live worker, always 1.",
+            labels=["worker", "model", "device", "engine"],
+        )
+        slots = _by_worker("slots", "Sentences the engine holds at once.")
+        rate = _by_worker("rate_characters_per_second", "Its own rate while it is busy.")
+        completed = _by_worker("completed_records", "Records since it started.")
+        started = _by_worker("start_time_seconds", "When it started, seconds since the epoch.")
+        seen = _by_worker("seen_time_seconds", "Its last heartbeat, seconds since the epoch.")
+        for worker in self._workers:
+            info.add_metric([worker.id, worker.model, worker.device, worker.engine], 1)
+            slots.add_metric([worker.id], worker.slots)
+            rate.add_metric([worker.id], worker.rate)
+            completed.add_metric([worker.id], worker.completed)
+            started.add_metric([worker.id], worker.started_ms / 1000)
+            seen.add_metric([worker.id], worker.seen_ms / 1000)
+        yield from (info, slots, rate, completed, started, seen)
+
+
+def _by_worker(name: str, help: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"dragoman_worker_{name}", help, labels=["worker"])
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

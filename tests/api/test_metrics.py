@@ -48,6 +48,13 @@ async def test_requests_records_and_the_broker(client: httpx.AsyncClient, worker
     assert value(found, "dragoman_outstanding_characters", lane="bulk") == 0
     assert value(found, "dragoman_backlog_records") == 0
     assert value(found, "dragoman_dead_letters") == 0
+    (labels,) = (dict(labels) for name, labels in found if name == "dragoman_worker_info")
+    assert labels["device"] == "cpu"
+    assert labels["engine"] == "test"
+    own = labels["worker"]
+    assert value(found, "dragoman_worker_slots", worker=own) == 64
+    assert value(found, "dragoman_worker_completed_records", worker=own) == 0
+    assert value(found, "dragoman_worker_seen_time_seconds", worker=own) > 1e9
 
 
 async def test_a_repeated_key_is_not_counted_as_new_work(
