@@ -13,7 +13,7 @@ import typer
 from broker import functions, options
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
-from dragoman import checkpoints, demo, lines, stack
+from dragoman import checkpoints, demo, lines, stack, top
 from dragoman.client import DEFAULT_URL, Client
 from dragoman.errors import DragomanError, ServerError
 from dragoman.exchange import Retries
@@ -263,6 +263,24 @@ def translate_lines(
     for line in translator.failed:
         complain(f"line {line.number}: {line.detail} ({line.code})")
     return bool(translator.failed)
+
+
+@app.command("top")
+def show_top(
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, help="Seconds from one reading to the next.")
+    ] = 2.0,
+    url: Annotated[
+        str, typer.Option("--url", envvar="DRAGOMAN_URL", help="Where the server is.")
+    ] = DEFAULT_URL,
+) -> None:
+    """Show what a running server is doing: queue, workers, requests. Ctrl-C ends it.
+
+    Where the output is no terminal, one frame is printed.
+    """
+    with readable_errors():
+        top.run(url, interval, once)
 
 
 @models.command("pull", **PASS_ON)
