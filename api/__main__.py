@@ -13,6 +13,7 @@ from api.process import bind, run
 from api.settings import ApiSettings
 from api.supervisor import Supervisor
 from broker import functions
+from broker.documents import DocumentSettings
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.options import parse
 from broker.settings import BrokerSettings
@@ -37,7 +38,7 @@ def _metrics_directory(processes: int) -> Iterator[str]:
             yield directory
 
 
-def serve(broker: BrokerSettings, settings: ApiSettings) -> int:
+def serve(broker: BrokerSettings, settings: ApiSettings, documents: DocumentSettings) -> int:
     """Runs until SIGTERM or SIGINT; the exit status."""
     several = settings.processes > 1
     try:
@@ -51,17 +52,17 @@ def serve(broker: BrokerSettings, settings: ApiSettings) -> int:
         return 1
     with _metrics_directory(settings.processes) as directory:
         if holder is None:
-            run(broker, settings, directory, port)
+            run(broker, settings, documents, directory, port)
             return 0
         with holder:
-            arguments = (broker, settings, directory, port)
+            arguments = (broker, settings, documents, directory, port)
             return Supervisor(settings.processes, run, arguments, settings.grace_s).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script."""
-    broker, settings = parse(
-        [BrokerSettings, ApiSettings],
+    broker, settings, documents = parse(
+        [BrokerSettings, ApiSettings, DocumentSettings],
         sys.argv[1:] if argv is None else argv,
         os.environ,
         program="dragoman-api",
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokerError as error:
         log.error("%s", error)
         return 2
-    return serve(broker, settings)
+    return serve(broker, settings, documents)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import events, health, jobs, languages, translation
+from api import documents, events, health, jobs, languages, translation
 from api.access import Access
 from api.body import BodyCap
 from api.metrics import Metrics
@@ -23,6 +23,7 @@ from api.page import show_asset, show_page
 from api.problems import HANDLED, answer
 from api.service import Catalogue, Service
 from api.settings import ApiSettings
+from broker.documents import MAX_DOCUMENT_BYTES, DocumentSettings
 from broker.errors import BrokerError
 from broker.keys import model_name
 from broker.producer import Producer
@@ -35,14 +36,19 @@ OPERATIONS: tuple[Operation, ...] = (
     *translation.OPERATIONS,
     *jobs.OPERATIONS,
     *events.OPERATIONS,
+    *documents.OPERATIONS,
     *languages.OPERATIONS,
     *health.OPERATIONS,
 )
 PREPARE_AGAIN_S = 1.0
+FORM_BYTES = 128 * 1024  # what a form may add to the document in it
 
 
 def create_app(
-    broker_settings: BrokerSettings, settings: ApiSettings, metrics_directory: str = ""
+    broker_settings: BrokerSettings,
+    settings: ApiSettings,
+    metrics_directory: str = "",
+    document_settings: DocumentSettings = DocumentSettings(),  # noqa: B008 - frozen
 ) -> FastAPI:
     """The app of one API process. ``metrics_directory`` is where several processes add up their
     metrics; without one they are this process's own."""
@@ -58,10 +64,15 @@ def create_app(
     )
     app.openapi = _Document(OPERATIONS)  # type: ignore[method-assign]
     app.state.service = _service(broker_settings, settings, Metrics(metrics_directory))
+    app.state.shelf = documents.shelf(broker_settings, document_settings)
     _add_routes(app)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
-    app.add_middleware(BodyCap, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyCap,
+        max_body_bytes=settings.max_body_bytes,
+        exceptions={"/documents": MAX_DOCUMENT_BYTES + FORM_BYTES},
+    )
     app.add_middleware(
         Access,
         metrics=app.state.service.metrics,
@@ -143,6 +154,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await preparing
         await service.waiter.stop()
         await service.producer.close()
+        await app.state.shelf.close()
 
 
 async def _prepare(producer: Producer) -> None:

@@ -65,6 +65,11 @@ class Shelf:
         everything else."""
         return Queue(QUEUE, connection=connect_queue(self.broker, self.settings), serializer="json")
 
+    async def close(self) -> None:
+        await self.documents.close()
+        if "queue" in self.__dict__:
+            self.queue.connection.close()
+
     def waiting(self) -> int:
         """Documents that no worker has taken yet. Blocks."""
         with reaching_redis():
@@ -114,8 +119,8 @@ def unknown_document() -> Problem:
 async def submit_document(request: Request) -> Response:
     """Stores an upload and answers 202 with its Location."""
     service, shelf = service_of(request), shelf_of(request)
-    form = await form_of(request, await service.catalogue.entry())
-    async with shelf.examining:
+    entry = await service.catalogue.entry()
+    async with form_of(request, entry) as form, shelf.examining:
         body = await form.file.read()
         upload, total = await asyncio.to_thread(examine, form, body, service.model)
         if await asyncio.to_thread(shelf.waiting) >= shelf.settings.max_queued_documents:

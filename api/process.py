@@ -18,6 +18,7 @@ from api import logs
 from api.app import create_app
 from api.service import Service
 from api.settings import ApiSettings
+from broker.documents import DocumentSettings
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
 
@@ -45,13 +46,19 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
     return listener
 
 
-def run(broker: BrokerSettings, settings: ApiSettings, directory: str, port: int) -> None:
+def run(
+    broker: BrokerSettings,
+    settings: ApiSettings,
+    documents: DocumentSettings,
+    directory: str,
+    port: int,
+) -> None:
     """Serves until SIGTERM or SIGINT; with ``settings.processes`` above 1, as one of several."""
     for number in STOP_SIGNALS:
         # uvicorn raises the signal again after a graceful stop, which is then an ordinary end.
         signal.signal(number, _ignore)
     config = uvicorn.Config(
-        partial(application, broker, settings, directory, (settings.host, port)),
+        partial(application, broker, settings, documents, directory, (settings.host, port)),
         factory=True,
         loop="uvloop",
         http="httptools",
@@ -72,11 +79,15 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def application(
-    broker: BrokerSettings, settings: ApiSettings, directory: str, address: tuple[str, int]
+    broker: BrokerSettings,
+    settings: ApiSettings,
+    documents: DocumentSettings,
+    directory: str,
+    address: tuple[str, int],
 ) -> FastAPI:
     """The app of one process; uvicorn calls this in the process, inside its event loop."""
     logs.configure(settings.log_level)
-    app = create_app(broker, settings, directory)
+    app = create_app(broker, settings, directory, documents)
     service: Service = app.state.service
     loop = asyncio.get_running_loop()
     drain = partial(service.drain, settings.grace_s - LAST_WORDS_S)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from api import document_schemas
 from broker.wire import ErrorCode, State
 
 MAX_RECORDS = 1_000
@@ -158,6 +159,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     code: Annotated[str, Meta(description="For programs; does not change between releases.")]
     detail: Annotated[str, Meta(description="For people: what is wrong and what to do.")]
     field: Annotated[str, Meta(description="Where the mistake is.")] | UnsetType = UNSET
+    line: Annotated[int, Meta(description="In the file that was sent, from 1.")] | UnsetType = UNSET
     near: (
         Annotated[list[Language], Meta(description="Languages that may have been meant.")]
         | UnsetType
@@ -179,6 +181,7 @@ ALL: tuple[type[msgspec.Struct], ...] = (
     Health,
     Readiness,
     ProblemDetails,
+    *document_schemas.ALL,
 )
 
 

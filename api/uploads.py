@@ -1,12 +1,14 @@
 """From a multipart upload to a checked document, or to a Problem that names the part to mend."""
 
 import csv
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import charset_normalizer
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
 
 from api.languages import check_pair
 from api.problems import Problem
@@ -37,20 +39,25 @@ class Form:
     names: list[str]
 
 
-async def form_of(request: Request, entry: ModelEntry) -> Form:
-    """Everything about an upload that can be checked without its text."""
+@asynccontextmanager
+async def form_of(request: Request, entry: ModelEntry) -> AsyncIterator[Form]:
+    """Everything about an upload that can be checked without its text. Its file lies on the disk,
+    if it is large, as long as the context lasts."""
     parts = await _parts(request)
-    file = parts.get("file")
-    if not isinstance(file, UploadFile):
-        detail = "file is missing. Send the document as a file part: curl -F file=@notes.txt"
-        raise Problem(422, "missing_field", detail, field="file")
-    source, target = _required(parts, "source"), _required(parts, "target")
-    check_pair(entry, source, target, ("source", "target"))
-    filename = _plain_name(file.filename or "")
-    kind = _kind(_optional(parts, "format"), filename, file.content_type or "")
-    _check_size(file)
-    encoding = _optional(parts, "encoding")
-    return Form(file, filename, kind, source, target, encoding, _names(parts, kind))
+    try:
+        file = parts.get("file")
+        if not isinstance(file, UploadFile):
+            detail = "file is missing. Send the document as a file part: curl -F file=@notes.txt"
+            raise Problem(422, "missing_field", detail, field="file")
+        source, target = _required(parts, "source"), _required(parts, "target")
+        check_pair(entry, source, target, ("source", "target"))
+        filename = _plain_name(file.filename or "")
+        kind = _kind(_optional(parts, "format"), filename, file.content_type or "")
+        _check_size(file)
+        encoding = _optional(parts, "encoding")
+        yield Form(file, filename, kind, source, target, encoding, _names(parts, kind))
+    finally:
+        await parts.close()
 
 
 async def _parts(request: Request) -> FormData:
@@ -62,9 +69,28 @@ async def _parts(request: Request) -> FormData:
             "A document is sent as multipart/form-data with the parts file, source and target.",
             field="Content-Type",
         )
+    broken: Exception | None = None
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        nonlocal broken
+        try:
+            async for chunk in request.stream():
+                yield chunk
+        except (Problem, ClientDisconnect) as error:
+            broken = error
+            raise MultiPartException("the body broke off") from error  # the parser closes its files
+
     try:
-        return await request.form(max_files=1, max_fields=MAX_PARTS, max_part_size=MAX_PART_BYTES)
-    except (HTTPException, UnicodeDecodeError):
+        return await MultiPartParser(
+            request.headers,
+            chunks(),
+            max_files=1,
+            max_fields=MAX_PARTS,
+            max_part_size=MAX_PART_BYTES,
+        ).parse()
+    except (MultiPartException, UnicodeDecodeError, KeyError):
+        if broken is not None:
+            raise broken from None
         raise Problem(
             400,
             "malformed_multipart",
