@@ -58,6 +58,8 @@ class Top:
 
     def _headline(self, reading: Reading) -> Text:
         line = Text.assemble("Dragoman on ", (str(self._client.base_url), "bold"))
+        if models := sorted({worker.model for worker in reading.workers}):
+            line.append(f", model {', '.join(models)}")
         if self._trouble:
             age_s = self._clock() - reading.taken_s
             line.append(f"\n{self._trouble}; this is {age_s:.0f} s old", "bold red")
@@ -69,13 +71,13 @@ class Top:
 
 
 def outstanding(reading: Reading) -> float:
-    """Characters queued or running."""
+    """Characters that are queued or in a worker."""
     return reading.total("dragoman_outstanding_characters")
 
 
 def queue(before: Reading, after: Reading) -> Table:
     """What waits, and for how long."""
-    table = _table("Queue", "lane", "characters queued or running", "records accepted/s")
+    table = _table("Queue", "lane", "characters outstanding", "records accepted/s")
     for lane in LANES:
         cost = after.value("dragoman_outstanding_characters", lane=lane) or 0.0
         table.add_row(lane, f"{cost:,.0f}", _rate(scrape.accepted(before, after, lane)))
@@ -100,10 +102,10 @@ def workers(reading: Reading) -> Table:
     found = sorted(reading.workers, key=lambda worker: worker.id)
     table = _table(
         f"Workers: {len(found)}",
-        *("worker", "device", "engine", "slots", "characters/s", "records done", "up", "seen"),
+        *("worker", "device", "engine", "slots", "chars/s", "records", "up", "seen"),
     )
     for worker in found:
-        seen = f"{duration(worker.seen_s)} ago"
+        seen = duration(worker.seen_s)
         table.add_row(
             worker.id,
             worker.device,
@@ -136,10 +138,17 @@ def api(before: Reading, after: Reading) -> Table:
 
 
 def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column(first, no_wrap=True, overflow="ellipsis")
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
@@ -148,18 +157,18 @@ def _rate(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As a person would say it: 31 ms, 4.2 s, 3 min 05 s, 2 h 10 min, 3 d 4 h."""
+    """Short, at most two units: 31 ms, 4.2 s, 3m 05s, 2h 10m, 3d 4h."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest_s = divmod(int(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest_s:02} s"
+        return f"{minutes}m {rest_s:02}s"
     hours, minutes = divmod(minutes, 60)
     if hours < 24:
-        return f"{hours} h {minutes:02} min"
-    return f"{hours // 24} d {hours % 24} h"
+        return f"{hours}h {minutes:02}m"
+    return f"{hours // 24}d {hours % 24}h"
 
 
 def run(url: str, interval_s: float, once: bool, console: Console | None = None) -> None:
