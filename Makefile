@@ -41,8 +41,8 @@ $(BIN)/python:
 
 # A stamp that is newer than pyproject.toml means that there is nothing to install.
 $(INSTALLED): pyproject.toml | $(BIN)/python
-	@echo 'Installing Dragoman into $(VENV) (PyTorch is large: some minutes the first time) ...'
-	@$(PIP) install --editable '.[api,worker,embedded]'
+	@echo 'Installing Dragoman into $(VENV) ...'
+	@$(PIP) install --editable '.[api,cpu,embedded]'
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml | $(BIN)/python

@@ -17,7 +17,7 @@ from broker.settings import BrokerSettings
 
 
 def heard(settings: BrokerSettings, host: str) -> bool:
-    """Whether a live worker's id begins with ``host``. Raises BrokerError when Redis cannot tell."""
+    """Whether a live worker's id begins with ``host``. Raises BrokerError if Redis is away."""
     keys = shard_keys(settings.shards)[0]
     with reaching_redis():
         client = connect(settings)

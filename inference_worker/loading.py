@@ -1,56 +1,133 @@
-"""From a checkpoint and settings to a model and its engine. Importing this imports torch and
-transformers, which takes seconds: whatever can be refused without them is refused before."""
+"""From a checkpoint and settings to a model and its engine. Each engine's libraries take seconds to
+import, so only the chosen one's are, and only once nothing can be refused without them."""
 
+import logging
 import os
+from pathlib import Path
 
-import torch
-import transformers
 from safetensors import SafetensorError
 
-from inference_worker.checkpoint import Checkpoint, CheckpointError, limits
-from inference_worker.device import compute_type_named, device_named
+from inference_worker.checkpoint import Checkpoint, CheckpointError
+from inference_worker.choice import Choice, choose, this_machine
 from inference_worker.draft import LanguageModel
-from inference_worker.engine.generate import MAX_LENGTH, Decoding, GenerateEngine
+from inference_worker.engine.continuous.rules import Rules, shipped_rules
 from inference_worker.engine.protocol import Engine
 from inference_worker.hang import Watchdog
-from inference_worker.settings import WorkerSettings
+from inference_worker.settings import SLOTS, DeviceError, WorkerSettings
 from inference_worker.tokens import Vocabulary
+
+log = logging.getLogger(__name__)
+
+BUILT = "ctranslate2"  # folder of the cache for models in CTranslate2's own format
 
 # Else transformers looks on the hub for a converted copy of pickled checkpoints.
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
-transformers.utils.logging.disable_progress_bar()
 
 
 def load(
     checkpoint: Checkpoint, settings: WorkerSettings, watchdog: Watchdog
 ) -> tuple[LanguageModel, Engine]:
     """Raises DeviceError, VocabularyError, or CheckpointError for weights that do not fit."""
-    device = device_named(settings.device)
-    torch.set_num_threads(settings.threads_here())
-    asked = limits(checkpoint.folder)
-    decoding = Decoding(
-        settings.beams,
-        max_length=int(asked.get("max_length", MAX_LENGTH)),
-        length_penalty=asked.get("length_penalty", 1.0),
+    choice = choose(settings, this_machine())
+    log.info(
+        "engine %s on %s in %s: %s",
+        *(choice.engine, choice.device, choice.compute_type, choice.reason),
     )
+    try:
+        rules = rules_of(checkpoint.folder, settings)
+        engine = _OPEN[choice.engine](checkpoint.folder, rules, choice, settings, watchdog)
+    except KeyError as error:
+        raise CheckpointError(f"{checkpoint.folder} lacks the weight {error}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint.folder} cannot be loaded: {error}") from error
     model = LanguageModel(
         name=checkpoint.name,
         revision=checkpoint.revision,
         vocabulary=Vocabulary(checkpoint.folder),
         max_source_tokens=settings.max_source_tokens,
-        max_length=decoding.max_length,
+        max_length=rules.max_length,
     )
-    compute_type = compute_type_named(settings.compute_type, device)
-    try:
-        engine = GenerateEngine(
-            checkpoint.folder,
-            device=device,
-            compute_type=compute_type,
-            decoding=decoding,
-            batch_tokens=settings.batch_tokens_on(device),
-            slots=settings.slots_on(device),
-            pulse=watchdog.pulse,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{checkpoint.folder} cannot be loaded: {error}") from error
     return model, engine
+
+
+def rules_of(folder: Path, settings: WorkerSettings) -> Rules:
+    """The checkpoint's length limit and penalty under our beams and bounds."""
+    shipped = shipped_rules(folder, beams=settings.beams, early_stopping=True)
+    if settings.length_bound or settings.no_repeat_ngram:
+        return shipped_rules(
+            folder,
+            beams=settings.beams,
+            early_stopping=True,
+            length_bound=settings.length_bound,
+            no_repeat_ngram=settings.no_repeat_ngram or shipped.no_repeat_ngram,
+        )
+    return shipped
+
+
+def _open_continuous(
+    folder: Path, rules: Rules, choice: Choice, settings: WorkerSettings, watchdog: Watchdog
+) -> Engine:
+    import torch
+
+    from inference_worker.engine.continuous.engine import MemoryBudgetTooSmall, open_engine
+    from inference_worker.engine.continuous.linear import usable
+
+    torch.set_num_threads(settings.threads_here())
+    if not usable(choice.compute_type):  # type: ignore[arg-type]
+        raise DeviceError(
+            f"--compute-type {choice.compute_type}: this CPU or PyTorch cannot; use float32"
+        )
+    try:
+        return open_engine(
+            folder,
+            rules,
+            memory_mib=settings.memory_mib,
+            width=settings.slots or SLOTS,
+            compute_type=choice.compute_type,  # type: ignore[arg-type]
+        )
+    except MemoryBudgetTooSmall as error:
+        raise DeviceError(f"--memory-mib: {error}") from error
+
+
+def _open_ctranslate(
+    folder: Path, rules: Rules, choice: Choice, settings: WorkerSettings, watchdog: Watchdog
+) -> Engine:
+    from inference_worker.engine.ctranslate.engine import open_ctranslate
+
+    return open_ctranslate(
+        folder,
+        rules,
+        cache=Path(settings.cache_dir).expanduser() / BUILT,
+        batch=settings.slots or SLOTS,
+        compute_type=choice.compute_type,
+        device=choice.device,
+        threads=settings.threads_here(),
+    )
+
+
+def _open_generate(
+    folder: Path, rules: Rules, choice: Choice, settings: WorkerSettings, watchdog: Watchdog
+) -> Engine:
+    import torch
+    import transformers
+
+    from inference_worker.engine.generate import GenerateEngine
+
+    torch.set_num_threads(settings.threads_here())
+    transformers.utils.logging.disable_progress_bar()
+    return GenerateEngine(
+        folder,
+        rules,
+        device=choice.device,
+        compute_type=choice.compute_type,
+        batch_tokens=settings.batch_tokens_on(choice.device),
+        slots=settings.slots_on(choice.device),
+        pulse=watchdog.pulse,
+    )
+
+
+_OPEN = {
+    "torch": _open_continuous,
+    "ctranslate2": _open_ctranslate,
+    "generate": _open_generate,
+}

@@ -8,15 +8,13 @@ nothing from a hub is ever unpickled freely.
 import fcntl
 import logging
 import os
-import pickle
 import shutil
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
-import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -25,7 +23,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import save_file
 
 from inference_worker.checkpoint import (
     CONFIG_FILE,
@@ -54,7 +51,6 @@ _SMALL_FILES = (
     LANGUAGES_FILE,
 )
 _SAFETENSORS = ("model*.safetensors", SHARDS_FILE)
-_EMBEDDINGS = "model.shared.weight"  # the name under which transformers looks for tied weights
 
 
 def pull(name: str, revision: str, cache: Path) -> Checkpoint:
@@ -118,40 +114,17 @@ def _convert(folder: Path) -> None:
     pickles = sorted(folder.glob(PICKLES))
     if not pickles:
         raise CheckpointError(f"{folder.name} has no weights that Dragoman can read")
-    log.info("converting the weights to safetensors, once")
-    tensors: dict[str, torch.Tensor] = {}
-    for path in pickles:
-        tensors |= _tensors(path)
-    partial = folder / f"{WEIGHTS_FILE}.partial"
-    save_file(_untied(tensors), partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS_FILE)
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        state = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        # The message quotes what the pickle wanted to run; that is for nobody's terminal.
+    if find_spec("torch") is None:
         raise CheckpointError(
-            f"{path.name} is damaged, or holds more than tensors, and was not loaded"
-        ) from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path.name} is not a dictionary of weights")
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+            f"{folder.name} has its weights only as pickle, and converting them needs PyTorch:"
+            " pip install 'dragoman[worker]'"
+        )
+    from inference_worker.conversion import convert  # torch, which only pickles need
 
-
-def _untied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Each storage under one name, the embeddings under theirs: safetensors has no aliases."""
-    kept: dict[str, torch.Tensor] = {}
-    seen: set[tuple[int, torch.Size]] = set()
-    for name in sorted(tensors, key=lambda name: (name != _EMBEDDINGS, name)):
-        place = (tensors[name].data_ptr(), tensors[name].shape)
-        if place not in seen:
-            seen.add(place)
-            kept[name] = tensors[name].contiguous()
-    return kept
+    log.info("converting the weights to safetensors, once")
+    partial = folder / f"{WEIGHTS_FILE}.partial"
+    convert(pickles, partial)
+    partial.replace(folder / WEIGHTS_FILE)
 
 
 def _write_whole(path: Path, text: str) -> None:

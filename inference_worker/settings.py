@@ -12,6 +12,7 @@ CACHE_DIR = "~/.cache/dragoman"
 # tokens a batch and halve at 2,048. A GPU wants as much as fits; this leaves room on 16 GB.
 BATCH_TOKENS_CPU = 512
 BATCH_TOKENS_CUDA = 8_192
+SLOTS = 32  # of the other engines: more slots gain little and cost memory (benchmarks/engine.py)
 LEAST_SOURCE_TOKENS = 8  # language, end, and something to say
 MOST_SOURCE_TOKENS = 1_024  # positions of M2M100
 _TOKENS_PER_SLOT = 8  # short sentences: a slot more than a batch needs costs nothing
@@ -31,17 +32,37 @@ class WorkerSettings:
     )
     cache_dir: str = option(CACHE_DIR, "Where pulled checkpoints are kept.")
     device: str = option("auto", "Where the model runs.", choices=("auto", "cpu", "cuda"))
+    engine: str = option(
+        "auto",
+        "What translates: ctranslate2, torch (continuous batching, CPUs) or generate"
+        " (transformers' own); auto takes the fastest one that is installed.",
+        choices=("auto", "torch", "ctranslate2", "generate"),
+    )
     compute_type: str = option(
         "auto",
-        "Number format of the weights: auto is float32 on a CPU, bfloat16 or else float16 on a"
-        " GPU.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "Number format of the weights: auto is int8 with ctranslate2 and float32 else on a CPU,"
+        " bfloat16 or else float16 on a GPU.",
+        choices=("auto", "float32", "bfloat16", "float16", "int8"),
     )
     beams: int = option(5, "Beams of the search; 1 is greedy, faster and a little worse.")
-    batch_tokens: int = option(
-        0, "Padded source tokens a batch may have; 0: 512 on a CPU, 8192 on a GPU."
+    slots: int = option(
+        0,
+        "Sentences translated at once; 0: 32, and with generate an eighth of --batch-tokens.",
     )
-    slots: int = option(0, "Sentences held at once; 0: an eighth of the batch's tokens.")
+    batch_tokens: int = option(
+        0, "Padded source tokens of a batch of generate; 0: 512 on a CPU, 8192 on a GPU."
+    )
+    memory_mib: int = option(4096, "What weights and caches of the torch engine may take, in MiB.")
+    length_bound: float = option(
+        0.0,
+        "Tokens of output per token of input at most, so that a repetition loop costs little; 0:"
+        " none, exactly as transformers. Not with generate.",
+    )
+    no_repeat_ngram: int = option(
+        0,
+        "Length of token sequences that may not come twice in a sentence; 0: any. Not with"
+        " generate.",
+    )
     max_source_tokens: int = option(
         128, "Longer sentences are translated in parts; M2M100 was trained on single sentences."
     )
@@ -53,11 +74,22 @@ class WorkerSettings:
     connect_s: float = option(60.0, "How long to wait for Redis at the start before giving up.")
 
     def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise ValueError("--beams must be at least 1")
-        for name in ("batch_tokens", "slots", "threads", "grace_s", "connect_s"):
+        for name in ("beams", "memory_mib"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        for name in (
+            "batch_tokens",
+            "slots",
+            "length_bound",
+            "no_repeat_ngram",
+            "threads",
+            "grace_s",
+            "connect_s",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be below 0")
+        if self.engine == "generate" and (self.length_bound or self.no_repeat_ngram):
+            raise ValueError("--length-bound and --no-repeat-ngram need another engine")
         if self.hang_s <= 0:
             raise ValueError("--hang-s must be above 0")
         if not LEAST_SOURCE_TOKENS <= self.max_source_tokens <= MOST_SOURCE_TOKENS:

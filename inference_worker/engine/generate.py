@@ -3,7 +3,6 @@ than an engine that refills slots, but by construction what M2M100 users get fro
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,8 @@ from transformers import (
     M2M100ForConditionalGeneration,
 )
 
+from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
-
-MAX_LENGTH = 200  # tokens, as facebook/m2m100_418M ships
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How translations are searched for."""
-
-    beams: int
-    max_length: int = MAX_LENGTH  # start, language and end tokens included
-    length_penalty: float = 1.0
-    early_stopping: bool = True
 
 
 class _Model(M2M100ForConditionalGeneration):  # type: ignore[misc]
@@ -90,10 +78,10 @@ class GenerateEngine:
     def __init__(
         self,
         folder: Path,
+        rules: Rules,
         *,
         device: str,
         compute_type: str,
-        decoding: Decoding,
         batch_tokens: int,
         slots: int,
         pulse: Callable[[], None] = lambda: None,
@@ -102,23 +90,23 @@ class GenerateEngine:
         self.slots = slots
         self._batch_tokens = batch_tokens
         self._pulse = pulse
-        self._decoding = decoding
+        self._rules = rules
         self._model = _loaded(folder, compute_type)
         self._model.to(device).eval()
         config = self._model.config
         self._pad, self._end = int(config.pad_token_id), int(config.eos_token_id)
         self._generation = GenerationConfig(
-            num_beams=decoding.beams,
-            max_length=decoding.max_length,
-            length_penalty=decoding.length_penalty,
-            early_stopping=decoding.early_stopping if decoding.beams > 1 else False,
+            num_beams=rules.beams,
+            max_length=rules.max_length,
+            length_penalty=rules.length_penalty,
+            early_stopping=rules.early_stopping if rules.beams > 1 else False,
             do_sample=False,
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
             eos_token_id=config.eos_token_id,
             decoder_start_token_id=config.decoder_start_token_id,
         )
-        # What the checkpoint's own file asks for is in ``decoding`` already; generate would merge
+        # What the checkpoint's own file asks for is in ``rules`` already; generate would merge
         # the two and warn about each difference.
         self._model.generation_config = self._generation
         self._inside: dict[int, Sentence] = {}  # in the order of arrival
@@ -154,7 +142,7 @@ class GenerateEngine:
         lengths = torch.tensor([len(s.source) for s in batch], device=self.device)
         mask = (torch.arange(width, device=self.device) < lengths[:, None]).long()
         languages = torch.tensor([s.target_language for s in batch], device=self.device)
-        beams = self._decoding.beams
+        beams = self._rules.beams
         languages = languages.repeat_interleave(beams)
         forcing = _Forcing(languages, self._pad, self._pulse, scoring=beams == 1)
         with torch.inference_mode():
@@ -169,7 +157,7 @@ class GenerateEngine:
         found = [self._tokens(row) for row in sequences.tolist()]
         if beams == 1:
             scores = [
-                total / generated**self._decoding.length_penalty
+                total / generated**self._rules.length_penalty
                 for total, (_, generated) in zip(forcing.scores.tolist(), found, strict=True)
             ]
         else:

@@ -41,7 +41,10 @@ class Engine(Protocol):
 
     name: str  # for the heartbeat and for ``details``
     device: str
-    slots: int  # sentences it can hold at once
+
+    @property
+    def slots(self) -> int:
+        """Sentences it can hold at once."""
 
     @property
     def free(self) -> int:

@@ -5,15 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from inference_worker.checkpoint import CheckpointError, find
-from inference_worker.device import compute_type_named, device_named
+from inference_worker.engine.protocol import Finished, Sentence
 from inference_worker.hang import Watchdog
 from inference_worker.loading import load
-from inference_worker.settings import DeviceError, WorkerSettings, cpus
+from inference_worker.settings import WorkerSettings, cpus
 from inference_worker.warmth import warm_up
+
+ENGINES = ("torch", "ctranslate2", "generate")
 
 
 @pytest.fixture
@@ -22,15 +23,29 @@ def copy(small: Path, tmp_path: Path) -> Path:
 
 
 def loaded(folder: Path, **settings: Any) -> Any:
-    return load(find(str(folder), folder), WorkerSettings(threads=1, **settings), Watchdog(60.0))
+    values = {"threads": 1, "device": "cpu", "cache_dir": str(folder.parent / "cache")} | settings
+    return load(find(str(folder), folder), WorkerSettings(**values), Watchdog(60.0))
 
 
-def test_a_checkpoint_becomes_a_model_and_a_warm_engine(copy: Path) -> None:
-    model, engine = loaded(copy, device="cpu", beams=1)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_checkpoint_becomes_a_model_and_a_warm_engine(copy: Path, engine: str) -> None:
+    model, opened = loaded(copy, beams=2, engine=engine)
     assert (model.name, model.max_length, model.max_source_tokens) == ("copy", 200, 128)
-    assert (engine.device, engine.slots, engine.free) == ("cpu", 64, 64)
-    assert warm_up(engine, model.vocabulary) > 0
-    assert engine.free == 64
+    assert (opened.name, opened.device) == (engine, "cpu")
+    assert opened.free == opened.slots > 0
+    assert warm_up(opened, model.vocabulary) > 0
+    assert opened.free == opened.slots
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_translates_an_everyday_sentence(copy: Path, engine: str) -> None:
+    model, opened = loaded(copy, engine=engine, compute_type="float32")
+    ids = model.vocabulary.encode("Where is the station?", "en").ids
+    opened.admit([Sentence(1, ids, model.vocabulary.language("ja"))])
+    finished: list[Finished] = []
+    while not finished:
+        finished = opened.step()
+    assert "駅" in model.vocabulary.decode(finished[0].hypotheses[0].tokens)
 
 
 def test_limits_come_from_the_checkpoint(copy: Path) -> None:
@@ -41,42 +56,22 @@ def test_limits_come_from_the_checkpoint(copy: Path) -> None:
     assert loaded(copy, device="cpu")[0].max_length == 200
 
 
-def test_damaged_weights_are_a_readable_error(copy: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_damaged_weights_are_a_readable_error(copy: Path, engine: str) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        loaded(copy)
+        loaded(copy, engine=engine)
 
 
-def test_missing_weights_are_not_made_up(copy: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_missing_weights_are_not_made_up(copy: Path, engine: str) -> None:
     weights = copy / "model.safetensors"
     tensors = load_file(weights)
     del tensors["model.decoder.layers.1.fc1.weight"]
     save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="1 weights are missing, among them model"):
-        loaded(copy)
-
-
-def test_auto_takes_the_gpu_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device_named("auto") == "cpu"
-    assert compute_type_named("auto", "cpu") == "float32"
-    with pytest.raises(DeviceError, match="use --device cpu"):
-        device_named("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert device_named("auto") == "cuda"
-    assert device_named("cpu") == "cpu"
-
-
-@pytest.mark.parametrize(("halves", "auto"), [(True, "bfloat16"), (False, "float16")])
-def test_auto_takes_the_format_the_gpu_has(
-    monkeypatch: pytest.MonkeyPatch, halves: bool, auto: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: halves)
-    assert compute_type_named("auto", "cuda") == auto
-    if not halves:
-        with pytest.raises(DeviceError, match="use float16"):
-            compute_type_named("bfloat16", "cuda")
+    with pytest.raises(CheckpointError, match=r"(lacks the weight|weights are missing).*fc1"):
+        loaded(copy, engine=engine)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +82,8 @@ def test_auto_takes_the_format_the_gpu_has(
         {"hang_s": 0.0},
         {"max_source_tokens": 4},
         {"grace_s": -1.0},
+        {"memory_mib": 0},
+        {"length_bound": -1.0},
     ],
 )
 def test_settings_refuse_what_cannot_be_meant(wrong: dict[str, Any]) -> None:

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from inference_worker.checkpoint import CheckpointError, bundled, find, pinned
-from inference_worker.engine.generate import Decoding, GenerateEngine
+from inference_worker.engine.continuous.rules import Rules
+from inference_worker.engine.generate import GenerateEngine
 from inference_worker.pull import pull
 from tests.inference_worker.hub import COMMIT, Hub, serving
 
@@ -86,7 +87,7 @@ def test_pickled_weights_are_converted_once(
     assert converted.keys() == weights.keys()
     assert all(torch.equal(converted[name], weights[name]) for name in weights)
     GenerateEngine(
-        folder, device="cpu", compute_type="float32", decoding=Decoding(1), batch_tokens=8, slots=1
+        folder, Rules(beams=1), device="cpu", compute_type="float32", batch_tokens=8, slots=1
     )
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import M2M100ForConditionalGeneration
 
-from inference_worker.engine.generate import Decoding, GenerateEngine, next_batch
+from inference_worker.engine.continuous.rules import Rules
+from inference_worker.engine.generate import GenerateEngine, next_batch
 from inference_worker.engine.protocol import Finished, Sentence
 from inference_worker.tokens import Vocabulary
 
@@ -37,7 +38,7 @@ def engine(small: Path, beams: int = 5, **options: Any) -> GenerateEngine:
     values: dict[str, Any] = {
         "device": "cpu",
         "compute_type": "float32",
-        "decoding": Decoding(beams, max_length=LIMIT),
+        "rules": Rules(beams, max_length=LIMIT),
         "batch_tokens": 1_024,
         "slots": 64,
     }
@@ -118,7 +119,7 @@ def test_everyday_sentences_come_out_right(beam5: GenerateEngine, vocabulary: Vo
 
 
 def test_a_runaway_ends_at_the_length_limit(small: Path, vocabulary: Vocabulary) -> None:
-    short = engine(small, decoding=Decoding(5, max_length=6))
+    short = engine(small, rules=Rules(5, max_length=6))
     (finished,) = run(short, sentences(vocabulary, CASES[1:2])).values()
     assert len(finished.hypotheses[0].tokens) <= 4
 
