@@ -8,18 +8,15 @@ the request's records as one batch, as the model card shows it.
 """
 
 import argparse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-import torch
-import transformers
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
-from transformers import M2M100ForConditionalGeneration, M2M100Tokenizer
 
 from inference_worker.checkpoint import find
 from inference_worker.settings import CACHE_DIR
@@ -43,31 +40,12 @@ class Body(BaseModel):
     payload: Payload
 
 
-class Translator:
-    """The model and its tokenizer."""
-
-    def __init__(self, folder: Path, beams: int) -> None:
-        self._tokenizer = M2M100Tokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = M2M100ForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        ).eval()
-        self._beams = beams
-
-    def translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        self._tokenizer.src_lang = source
-        encoded = self._tokenizer(texts, return_tensors="pt", padding=True)
-        with torch.inference_mode():
-            found = self._model.generate(
-                **encoded,
-                forced_bos_token_id=self._tokenizer.get_lang_id(target),
-                num_beams=self._beams,
-                max_length=200,
-            )
-        texts = self._tokenizer.batch_decode(found, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+Translate = Callable[[list[str], str, str], list[str]]
 
 
-def create_app(translator: Translator, concurrency: int) -> FastAPI:
+def create_app(translate: Translate, concurrency: int) -> FastAPI:
+    """``translate`` takes texts, source and target."""
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = concurrency
@@ -80,7 +58,7 @@ def create_app(translator: Translator, concurrency: int) -> FastAPI:
     @app.post("/translation", response_model=None)
     def translation(body: Body) -> dict[str, Any]:
         payload = body.payload
-        texts = translator.translate(
+        texts = translate(
             [record.text for record in payload.records], payload.from_lang, payload.to_lang
         )
         pairs = zip(payload.records, texts, strict=True)
@@ -96,9 +74,10 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=THREADS)
     options = parser.parse_args()
-    transformers.utils.logging.disable_progress_bar()
+    from benchmarks.generating import Translator  # torch takes seconds
+
     folder = find(options.model, Path(CACHE_DIR).expanduser()).folder
-    app = create_app(Translator(folder, options.beams), options.concurrency)
+    app = create_app(Translator(folder, options.beams).translate, options.concurrency)
     uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning")
 
 
