@@ -9,9 +9,8 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 async def desk(broker_settings: BrokerSettings, redis_server: RedisServer) -> AsyncIterator[Desk]:
-    made = Desk(broker_settings, redis_server)
-    yield made
-    await made.documents.close()
+    async with Desk(broker_settings, redis_server) as made:
+        yield made
 
 
 @pytest.fixture

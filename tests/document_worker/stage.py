@@ -1,6 +1,7 @@
 """What the document tests are played on: documents stored and enqueued as the API does it, document
 worker processes, and a model worker that answers each text in capitals."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -120,6 +121,12 @@ class Desk:
         self.documents = Documents(broker, settings)
         self.queue = Queue(QUEUE, connection=server.client, serializer="json")
 
+    async def __aenter__(self) -> "Desk":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.documents.close()
+
     async def submit(
         self,
         body: bytes,
@@ -235,6 +242,16 @@ def document_process(
         yield process
     finally:
         process.stop()
+
+
+async def until(desk: Desk, document_id: str, **expected: Any) -> Document:
+    """The document once its fields have these values."""
+    async with asyncio.timeout(40):
+        while True:
+            document = await desk.read(document_id)
+            if all(getattr(document, name) == value for name, value in expected.items()):
+                return document
+            await asyncio.sleep(0.05)
 
 
 def key_of(document_id: str, suffix: str = "") -> str:

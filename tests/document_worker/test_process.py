@@ -16,6 +16,7 @@ from tests.document_worker.stage import (
     document_process,
     key_of,
     rq_text,
+    until,
 )
 from tests.redis_server import RedisServer
 
@@ -23,16 +24,6 @@ pytestmark = pytest.mark.slow
 
 LINES = [f"line number {number}" for number in range(1_500)]
 BODY = "\n".join(LINES).encode()
-
-
-async def until(desk: Desk, document_id: str, **expected: Any) -> Any:
-    """The document once its fields have these values."""
-    async with asyncio.timeout(40):
-        while True:
-            document = await desk.read(document_id)
-            if all(getattr(document, name) == value for name, value in expected.items()):
-                return document
-            await asyncio.sleep(0.05)
 
 
 async def test_a_document_from_beginning_to_end(
@@ -190,20 +181,19 @@ async def test_no_text_is_left_behind_by_a_failure(
 
 async def test_redis_restarts_under_a_document(aof_server: RedisServer) -> None:
     broker = BrokerSettings(redis_url=aof_server.url, lease_s=5, heartbeat_s=1)
-    desk = Desk(broker, aof_server)
-    with document_process(aof_server.url) as process:
-        with ModelWorker(broker) as model_worker:
-            model_worker.hold_after(600)
-            document_id = await desk.submit(BODY)
-            assert await asyncio.to_thread(model_worker.held.wait, 20)
-        await asyncio.sleep(1.1)  # appendfsync everysec
-        aof_server.kill()
-        aof_server.start()
-        with ModelWorker(broker):
-            await until(desk, document_id, state="done")
-        assert await desk.documents.result("default", document_id) == BODY.upper()
-        assert process.process.poll() is None
-    await desk.documents.close()
+    async with Desk(broker, aof_server) as desk:
+        with document_process(aof_server.url) as process:
+            with ModelWorker(broker) as model_worker:
+                model_worker.hold_after(600)
+                document_id = await desk.submit(BODY)
+                assert await asyncio.to_thread(model_worker.held.wait, 20)
+            await asyncio.sleep(1.1)  # appendfsync everysec
+            aof_server.kill()
+            aof_server.start()
+            with ModelWorker(broker):
+                await until(desk, document_id, state="done")
+            assert await desk.documents.result("default", document_id) == BODY.upper()
+            assert process.process.poll() is None
 
 
 @pytest.mark.parametrize(

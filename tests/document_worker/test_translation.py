@@ -1,0 +1,100 @@
+"""A run of a document where the queue is full, the time is short, or the texts repeat."""
+
+import asyncio
+
+import pytest
+
+from broker.documents import DocumentSettings
+from broker.settings import BrokerSettings
+from tests.document_worker.stage import Desk, ModelWorker, document_process, until
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.slow
+
+
+async def test_a_full_queue_is_waited_for(
+    desk: Desk, model_worker: ModelWorker, redis_server: RedisServer
+) -> None:
+    body = b"\n".join(b"line %d" % number for number in range(600))
+    with document_process(redis_server.url, "--max-outstanding-chars", "1") as process:
+        document_id = await desk.submit(body)
+        document = await until(desk, document_id, state="done")
+    assert document.ending is not None
+    assert document.ending.failed == 0
+    assert await desk.documents.result("default", document_id) == body.upper()
+    assert "Overloaded" not in process.log
+
+
+async def test_what_the_deadline_overtakes_stays_as_it_was(
+    broker_settings: BrokerSettings, redis_server: RedisServer, model_worker: ModelWorker
+) -> None:
+    settings = DocumentSettings(document_ttl_s=60, document_deadline_s=6)
+    lines = [b"line %d" % number for number in range(2_000)]
+    model_worker.hold_after(100)
+    async with Desk(broker_settings, redis_server, settings) as desk:
+        with document_process(redis_server.url):
+            document_id = await desk.submit(b"\n".join(lines))
+            document = await until(desk, document_id, state="done")
+        result = await desk.documents.result("default", document_id) or b""
+    assert document.ending is not None
+    assert {flaw.code for flaw in document.ending.flaws} == {"expired"}
+    assert len(document.ending.flaws) == 1_000
+    translated = len(model_worker.seen)
+    assert document.ending.failed == len(lines) - translated
+    assert result.lower() == b"\n".join(lines)
+    assert sum(line.isupper() for line in result.splitlines()) == translated
+
+
+async def test_without_a_model_worker_a_document_ends_at_its_deadline(
+    broker_settings: BrokerSettings, redis_server: RedisServer
+) -> None:
+    settings = DocumentSettings(document_ttl_s=60, document_deadline_s=1)
+    async with Desk(broker_settings, redis_server, settings) as desk:
+        with document_process(redis_server.url):
+            document_id = await desk.submit(b"one\ntwo\n")
+            document = await until(desk, document_id, state="failed")
+    assert document.ending is not None
+    assert document.ending.error is not None
+    assert document.ending.error.code == "expired"
+
+
+async def test_equal_batches_are_sent_once(
+    desk: Desk, model_worker: ModelWorker, redis_server: RedisServer
+) -> None:
+    body = b"the same\n" * 1_000
+    with document_process(redis_server.url):
+        document_id = await desk.submit(body)
+        document = await until(desk, document_id, state="done")
+    assert (document.total, document.done) == (1_000, 1_000)
+    assert await desk.documents.result("default", document_id) == body.upper()
+    assert len(model_worker.seen) == 250
+
+
+async def test_progress_is_told_while_a_document_runs(
+    desk: Desk, model_worker: ModelWorker, redis_server: RedisServer
+) -> None:
+    body = b"\n".join(b"line %d" % number for number in range(1_500))
+    model_worker.hold_after(640)
+    with document_process(redis_server.url):
+        document_id = await desk.submit(body)
+        assert await asyncio.to_thread(model_worker.held.wait, 20)
+        document = await until(desk, document_id, done=len(model_worker.seen))
+        assert (document.state, document.total) == ("running", 1_500)
+        # At most four requests of 250 texts have been submitted.
+        open_texts = redis_server.client.hlen(
+            f"dragoman:{{0}}:document:default:{document_id}:requests"
+        )
+        assert open_texts <= 4 + 640 // 250
+        model_worker.resume()
+        await until(desk, document_id, state="done")
+
+
+async def test_a_job_lost_on_the_way_to_its_worker_is_found(
+    desk: Desk, model_worker: ModelWorker, redis_server: RedisServer
+) -> None:
+    document_id = await desk.submit(b"one\n")
+    intermediate = desk.queue.intermediate_queue
+    redis_server.client.lmove(desk.queue.key, intermediate.key)
+    redis_server.client.set(intermediate.get_first_seen_key(document_id), 1.0, ex=60)
+    with document_process(redis_server.url):
+        await until(desk, document_id, state="done")
