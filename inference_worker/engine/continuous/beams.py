@@ -15,7 +15,6 @@ from torch import Tensor
 
 from inference_worker.engine.continuous.architecture import Architecture
 from inference_worker.engine.continuous.caches import Slots
-from inference_worker.engine.continuous.candidates import top_candidates
 from inference_worker.engine.continuous.hypotheses import walk_back
 from inference_worker.engine.continuous.ngrams import RepeatGuard
 from inference_worker.engine.continuous.rules import Rules
@@ -70,14 +69,21 @@ class Beams:
         if self._guard:
             self._guard.place(index, self._start, language)
 
-    def select(self, slots: Slots, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def banned(self, slots: Slots, width: int) -> Tensor | None:
+        """Tokens that must not come next, bool [groups × beams, ``width``]; None if all may."""
+        if self._guard is None:
+            return None
+        return self._guard.banned(slots, self._lengths[slots], width)
+
+    def select(self, slots: Slots, values: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Advances the groups in ``slots`` by one token.
 
-        Takes logits [groups × beams, padded vocabulary], which may be overwritten. Returns the
-        parents of the beams that go on [groups, beams] and which groups are done [groups].
+        Takes each beam's 2K most probable next tokens and their log-probabilities, both
+        [groups × beams, 2K], which may be overwritten. Returns the parents of the beams that go on
+        [groups, beams] and which groups are done [groups].
         """
         lengths = self._lengths[slots]
-        totals, parents, tokens = self._continuations(slots, logits, lengths)
+        totals, parents, tokens = self._continuations(slots, values, tokens, lengths)
         at_limit = lengths + 1 >= self._limits[slots]
         ends = tokens.eq(self._end) | at_limit[:, None]
         scores, order = totals.masked_fill(ends, NEVER).topk(self._rules.beams, dim=1)
@@ -100,14 +106,10 @@ class Beams:
         return parents, done
 
     def _continuations(
-        self, slots: Slots, logits: Tensor, lengths: Tensor
+        self, slots: Slots, values: Tensor, tokens: Tensor, lengths: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The 2K best continuations of each group, best first: score, parent beam, token."""
         beams = self._rules.beams
-        banned = None
-        if self._guard:
-            banned = self._guard.banned(slots, lengths, logits.shape[1])
-        values, tokens = top_candidates(logits, 2 * beams, banned)
         if beams == 1:  # the first generated token is the language, with log-probability 0
             forced = lengths.eq(1)
             values[:, 0].masked_fill_(forced, 0)

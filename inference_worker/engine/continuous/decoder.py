@@ -1,4 +1,4 @@
-"""The decoder: one token per row in, the logits of the next one out, over the slots' caches."""
+"""The decoder stack: one token per row in, its final hidden state out, over the slots' caches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference_worker.engine.continuous.caches import Caches
-from inference_worker.engine.continuous.candidates import BLOCK
 from inference_worker.engine.continuous.checkpoint import Checkpoint
 from inference_worker.engine.continuous.layers import Embedding, Norm, joint, layer_names
-from inference_worker.engine.continuous.linear import ComputeType, Linear, make_linear
+from inference_worker.engine.continuous.linear import ComputeType, Linear
 from inference_worker.engine.continuous.schedule import Segment
 
 
@@ -29,7 +28,7 @@ class DecoderLayer:
 
 
 class Decoder:
-    """Decoder stack and output projection."""
+    """Decoder stack."""
 
     def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
         architecture, weights = checkpoint.architecture, checkpoint.weights
@@ -52,7 +51,6 @@ class Decoder:
                 )
             )
         self._norm = Norm(weights, "model.decoder.layer_norm")
-        self._vocabulary = vocabulary_projection(checkpoint.table("lm_head"), compute_type)
 
     def forward(
         self,
@@ -62,7 +60,7 @@ class Decoder:
         write_index: Tensor,
         segments: Sequence[Segment],
     ) -> Tensor:
-        """Runs one token on each of [rows] and returns logits [rows, padded vocabulary].
+        """Runs one token on each of [rows] and returns hidden states [rows, width].
 
         Each layer stores its keys before it attends, so a row sees its own cell and, where the
         ancestry mask allows it, cells written by other rows of its group in this very step.
@@ -79,7 +77,7 @@ class Decoder:
             states = states + layer.cross_out(attended)
             inner = layer.inner(layer.before_inner(states)).relu_()
             states = states + layer.outer(inner)
-        return self._vocabulary(self._norm(states))
+        return self._norm(states)
 
     def _attend_own(
         self, queries: Tensor, caches: Caches, layer: int, segments: Sequence[Segment]
@@ -119,11 +117,3 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tenso
     """Attention of [groups, heads, beams, head width] → [groups × beams, width]."""
     attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     return attended.transpose(1, 2).flatten(2).flatten(0, 1)
-
-
-def vocabulary_projection(weight: Tensor, compute_type: ComputeType) -> Linear:
-    """The output projection, padded to whole blocks with tokens whose logit is −inf."""
-    missing = -len(weight) % BLOCK
-    bias = torch.zeros(len(weight) + missing)
-    bias[len(weight) :] = float("-inf")
-    return make_linear(functional.pad(weight, (0, 0, 0, missing)), bias, compute_type)

@@ -11,6 +11,7 @@ from inference_worker.engine.continuous.caches import Caches, Slots, slot_bytes
 from inference_worker.engine.continuous.checkpoint import Checkpoint, load_checkpoint
 from inference_worker.engine.continuous.decoder import Decoder
 from inference_worker.engine.continuous.encoder import Encoder
+from inference_worker.engine.continuous.head import VocabularyHead
 from inference_worker.engine.continuous.linear import ComputeType
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.continuous.schedule import Scheduler
@@ -53,6 +54,7 @@ class ContinuousEngine:
         with torch.inference_mode():
             self._encoder = Encoder(checkpoint, compute_type)
             self._decoder = Decoder(checkpoint, compute_type)
+            self._head = VocabularyHead(checkpoint, compute_type)
             self._rebuild()
 
     @property
@@ -82,8 +84,8 @@ class ContinuousEngine:
     def _step(self) -> list[Finished]:
         occupied = self._schedule()
         slots = index_of(occupied)
-        logits = self._run(occupied, slots)
-        done = self._select(occupied, slots, logits)
+        states = self._run(occupied, slots)
+        done = self._select(occupied, slots, states)
         return [self._retire(slot) for slot in done]
 
     def _schedule(self) -> list[Slot]:
@@ -99,7 +101,7 @@ class ContinuousEngine:
         return self._scheduler.table.occupied()
 
     def _run(self, occupied: list[Slot], slots: Slots) -> Tensor:
-        """One token on every beam of every occupied slot → logits [groups × beams, vocabulary]."""
+        """One token on every beam of every occupied slot → states [groups × beams, model width]."""
         self.steps += 1
         self.occupied_slots += len(occupied)
         return self._decoder.forward(
@@ -110,9 +112,11 @@ class ContinuousEngine:
             self._scheduler.segments(occupied),
         )
 
-    def _select(self, occupied: list[Slot], slots: Slots, logits: Tensor) -> list[Slot]:
+    def _select(self, occupied: list[Slot], slots: Slots, states: Tensor) -> list[Slot]:
         """Chooses the next token of every beam; returns the slots whose search is done."""
-        parents, done = self._beams.select(slots, logits)
+        banned = self._beams.banned(slots, self._head.padded_vocabulary)
+        values, tokens = self._head.top(states, 2 * self.rules.beams, banned)
+        parents, done = self._beams.select(slots, values, tokens)
         cells = self._caches.branch(slots, parents, max(slot.cells for slot in occupied))
         answers = zip(occupied, done.tolist(), cells.amax(dim=1).tolist(), strict=True)
         finished = []
