@@ -17,7 +17,7 @@ from broker.settings import BrokerSettings
 
 
 def heard(settings: BrokerSettings, host: str) -> bool:
-    """Whether a live worker's id begins with ``host``. Raises BrokerError if Redis is away."""
+    """Whether a live worker of ``host`` is known. Raises BrokerError if Redis is away."""
     keys = shard_keys(settings.shards)[0]
     with reaching_redis():
         client = connect(settings)
@@ -28,7 +28,7 @@ def heard(settings: BrokerSettings, host: str) -> bool:
                 for field, register in fields.items()
                 if field.startswith(b"workers:")
                 for worker in json.loads(register)
-                if worker.startswith(f"{host}-")
+                if worker.rsplit("-", 2)[0] == host  # then process and random digits
             ]
             return any(client.exists(keys.worker(worker)) for worker in ids)
         finally:
