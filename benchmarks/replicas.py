@@ -15,7 +15,6 @@ many of them are useful. Three tables:
 import argparse
 import itertools
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -37,7 +36,7 @@ WORKERS, API_PROCESSES = (1, 2, 4, 8), (1, 2)
 RECORDS_PER_REQUEST = 16
 RECORDS, BATCH_S, SLOTS = 1_600, 0.5, 16
 TIMEOUT_S = 600.0
-CONNECTIONS, CLOSED_S = 64, 5.0
+CONNECTIONS, CLOSED_S, ROUNDS = 64, 5.0, 3
 INSTANT_WORKERS, INSTANT_SLOTS = 2, 64
 MOST_RECORDS, MOST_S = 100_000, 3_600
 
@@ -182,28 +181,39 @@ API_HEADS = (
 )
 
 
-def pressed(service: Stack, request: load.Request, processes: int, seconds: float) -> list[str]:
-    """A row of what one request costs when ``CONNECTIONS`` of them are always in flight."""
+@dataclass(frozen=True)
+class Pressed:
+    """What came of one request when ``CONNECTIONS`` of them were always in flight."""
+
+    rate: float  # a second
+    latencies_ms: list[float]  # sorted
+    spent: Spent
+
+    def row(self, processes: int) -> list[str]:
+        each = 1e6 / len(self.latencies_ms)
+        shares = self.spent.api_shares
+        row = [
+            str(processes),
+            f"{self.rate:.0f}",
+            *(f"{load.quantile(self.latencies_ms, share):.1f}" for share in (0.5, 0.95)),
+            f"{100 * shares[0]:.0f}%" if shares else "–",
+            *(f"{self.spent.by_tier[tier] * each:.0f}" for tier in ("api", "workers", "redis")),
+            f"{self.spent.client * each:.0f}",
+        ]
+        print("  ".join(row), file=sys.stderr, flush=True)
+        return row
+
+
+def pressed(service: Stack, request: load.Request, seconds: float) -> Pressed:
+    """Raises NotStarted when an answer is wrong."""
     where = load.address(service.url)
     with accounted(service) as found:
         answers = uvloop.run(load.closed_loop(where, request, CONNECTIONS, seconds))
     wrong = [answer.failure for answer in answers if answer.failure]
     if wrong:
         raise NotStarted(f"{len(wrong)} of {len(answers)} answers were wrong: {wrong[0]}")
-    spent = found[0]
-    ordered = sorted(answer.latency_s * 1000 for answer in answers)
-    each = 1e6 / len(answers)
-    row = [
-        str(processes),
-        f"{len(answers) / seconds:.0f}",
-        f"{statistics.median(ordered):.1f}",
-        f"{load.quantile(ordered, 0.95):.1f}",
-        f"{100 * spent.api_shares[0]:.0f}%" if spent.api_shares else "–",
-        *(f"{spent.by_tier[tier] * each:.0f}" for tier in ("api", "workers", "redis")),
-        f"{spent.client * each:.0f}",
-    ]
-    print("  ".join(row), file=sys.stderr, flush=True)
-    return row
+    latencies_ms = sorted(answer.latency_s * 1000 for answer in answers)
+    return Pressed(len(answers) / seconds, latencies_ms, found[0])
 
 
 async def finished_job(where: load.Address) -> load.Request:
@@ -224,33 +234,43 @@ def over(status: int, body: bytes) -> str:
     return "" if status == 200 and json.loads(body)["state"] == "done" else "not done"
 
 
-def api_rows(seconds: float) -> tuple[list[list[str]], list[list[str]]]:
-    """Rows for polls of a finished job, and for translations by workers that wait for nothing."""
-    polls, translations = [], []
-    for processes in API_PROCESSES:
+def api_rows(seconds: float, rounds: int) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows for polls of a finished job, and for translations by workers that wait for nothing: of
+    each number of processes the median round."""
+    polls: dict[int, list[Pressed]] = {}
+    translations: dict[int, list[Pressed]] = {}
+    for _, processes in itertools.product(range(rounds), API_PROCESSES):
         with stack(INSTANT_WORKERS, processes, INSTANT_SLOTS, batch_s=0.0) as service:
             where = load.address(service.url)
             uvloop.run(stress.warm_up(where))
             poll = uvloop.run(finished_job(where))
-            polls.append(pressed(service, poll, processes, seconds))
+            polls.setdefault(processes, []).append(pressed(service, poll, seconds))
             one = stress.translation(["Good morning."])
-            translations.append(pressed(service, one, processes, seconds))
-    return polls, translations
+            translations.setdefault(processes, []).append(pressed(service, one, seconds))
+    return _medians(polls), _medians(translations)
+
+
+def _medians(measured: dict[int, list[Pressed]]) -> list[list[str]]:
+    return [
+        sorted(found, key=lambda one: one.rate)[len(found) // 2].row(processes)
+        for processes, found in measured.items()
+    ]
 
 
 def told(options: argparse.Namespace, machine: str) -> str:
     """Measures, and reports in Markdown."""
     records, slots, batch_s = options.records, options.slots, options.batch_s
     workers = report.table(WORKER_HEADS, worker_rows(records, slots, batch_s))
-    polls, translations = api_rows(options.closed_s)
+    polls, translations = api_rows(options.closed_s, options.rounds)
+    times = f"{options.closed_s:g} s, the median of {options.rounds}"
     return (
         f"**Workers.** {records:,} records in requests of {RECORDS_PER_REQUEST}, all sent at once;"
         f" a batch of up to {slots} sentences takes {batch_s:g} s, so one worker does at most"
         f" {slots / batch_s:.0f} records/s.\n\n{workers}\n\n"
-        f"**API alone.** {CONNECTIONS} connections poll a finished job for {options.closed_s:g} s;"
+        f"**API alone.** {CONNECTIONS} connections poll a finished job for {times};"
         f" no worker takes part.\n\n{report.table(API_HEADS, polls)}\n\n"
         f"**API with workers that wait for nothing.** {CONNECTIONS} connections send one-record"
-        f" `POST /translation` for {options.closed_s:g} s; {INSTANT_WORKERS} workers.\n\n"
+        f" `POST /translation` for {times}; {INSTANT_WORKERS} workers.\n\n"
         f"{report.table(API_HEADS, translations)}\n\n{machine}.\n"
     )
 
@@ -266,10 +286,13 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--slots", type=int, default=SLOTS, help="sentences of a full batch")
     add("--batch-s", type=float, default=BATCH_S, help="how long a batch takes")
     add("--closed-s", type=float, default=CLOSED_S, help="length of each measurement of the API")
+    add("--rounds", type=int, default=ROUNDS, help="measurements of each number of API processes")
     add("--out", type=Path, default=Path("runs/replicas"), help="folder of the report")
     options = parser.parse_args(arguments)
     if not 1 <= options.records <= MOST_RECORDS or options.slots < 1:
         parser.error(f"--records must be between 1 and {MOST_RECORDS}, --slots at least 1")
+    if not 1 <= options.rounds <= 20:
+        parser.error("--rounds must be between 1 and 20")
     if options.batch_s < 0 or not 0 < options.closed_s <= 60:
         parser.error("--batch-s must not be below 0, --closed-s be between 0 and 60")
     if options.records / options.slots * options.batch_s * 4 > MOST_S:

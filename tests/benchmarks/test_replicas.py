@@ -30,7 +30,7 @@ def test_a_small_run() -> None:
         assert len(service.api.cpu_s()) >= 3  # its supervisor and two processes
         where = load.address(service.url)
         poll = uvloop.run(replicas.finished_job(where))
-        row = replicas.pressed(service, poll, processes=2, seconds=0.3)
+        row = replicas.pressed(service, poll, seconds=0.3).row(2)
         assert len(row) == len(replicas.API_HEADS)
 
 
