@@ -82,14 +82,25 @@ def ctranslate(
 
 @dataclass
 class Continuous:
-    """Our engine, and what share of its slots was occupied."""
+    """Our engine, and what share of its slots was occupied: over the last run, and in that run
+    while sentences were still waiting to get in."""
 
     engine: ContinuousEngine
+    saturated: float = 0.0
 
     def flow(self, sentences: Sequence[Sentence]) -> Lengths:
         """Slots refill as sentences end."""
-        self.engine.steps = self.engine.occupied_slots = 0
-        return self._lengths(drive(self.engine, [sentences]))
+        engine, outside = self.engine, list(sentences)
+        engine.steps = engine.occupied_slots = 0
+        lengths = {}
+        while outside or engine.free < engine.slots:
+            fits, outside = outside[: engine.free], outside[engine.free :]
+            engine.admit(fits)
+            for one in engine.step():
+                lengths[one.key] = len(one.hypotheses[0].tokens) + 2
+            if outside:
+                self.saturated = self.utilisation()
+        return lengths
 
     def lockstep(self, sentences: Sequence[Sentence]) -> Lengths:
         """The same engine made to finish a batch before it begins the next."""

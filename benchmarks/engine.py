@@ -106,7 +106,8 @@ def run_cell(
         notes = "".join(ratio(base, contender) for base in contenders if is_baseline(base))
         if runner:
             per_step = 1e3 * statistics.median(contender.cpu_s) / runner.engine.steps
-            notes += f"  utilisation {runner.utilisation():.3f}, {per_step:.1f} ms a step"
+            notes += f"  slots used {runner.utilisation():.3f}, saturated {runner.saturated:.3f}"
+            notes += f", {per_step:.1f} ms a step"
         print(f"  {row(contender)}{notes}", flush=True)
 
 

@@ -117,7 +117,7 @@ class Beams:
             tokens[:, 0] = torch.where(forced, self._languages[slots], tokens[:, 0])
         totals = values.view(-1, beams, 2 * beams) + self._scores[slots][:, :, None]
         totals, places = totals.flatten(1).topk(2 * beams, dim=1)
-        tokens = tokens.view(len(lengths), -1).gather(1, places)
+        tokens = tokens.view(lengths.shape[0], -1).gather(1, places)
         return totals, places // (2 * beams), tokens
 
     def _keep_finished(

@@ -94,7 +94,7 @@ class Caches:
         reach = min(self.cells, used + self.beams)
         ancestry = self.ancestry.view(-1, self.cells)[:, :reach]
         rows = self._rows[slots]
-        groups = len(rows)
+        groups = rows.shape[0]
         inherited = ancestry.index_select(0, (rows[:, :1] + parents).view(-1))
         inherited = inherited.view(groups, self.beams, reach)
         dead = inherited.amax(dim=1).ne(0).cumsum(dim=1)

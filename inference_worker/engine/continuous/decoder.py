@@ -108,7 +108,7 @@ class Decoder:
 
     def _by_head(self, rows: Tensor, beams: int) -> Tensor:
         """[groups × beams, width] → [groups, heads, beams, head width]."""
-        groups, width = len(rows) // beams, rows.shape[1]
+        groups, width = rows.shape[0] // beams, rows.shape[1]
         split = rows.reshape(groups, beams, self._heads, width // self._heads)
         return split.transpose(1, 2)
 

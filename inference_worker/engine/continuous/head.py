@@ -72,7 +72,7 @@ def reduce_part(
     """What is kept of the logits of one part [rows, tokens], which are overwritten: the best
     ``count`` logits and their places [rows, count]; the highest logit and the sum of exponentials
     relative to it [rows, 1]."""
-    blocks = logits.view(len(logits), -1, BLOCK)
+    blocks = logits.view(logits.shape[0], -1, BLOCK)
     maxima = blocks.amax(dim=2)
     highest = maxima.amax(dim=1, keepdim=True)
     total = (logits - highest).exp_().sum(dim=1, keepdim=True)

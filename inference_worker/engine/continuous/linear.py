@@ -10,6 +10,7 @@ falls back to the ordinary operator where they are missing.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import torch
@@ -37,19 +38,31 @@ class PlainLinear:
 
 
 class PackedLinear:
-    """float32 or bfloat16 with the weight in oneDNN's blocked layout."""
+    """float32 with the weight in oneDNN's blocked layout."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self.bias = bias.to(dtype)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), ROWS_HINT)
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.bias = bias.float()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.float(), ROWS_HINT)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        tiled = rows if self.dtype == torch.float32 else whole_tiles(rows.to(self.dtype))
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            tiled, self.weight, self.bias, "none", [], ""
+            rows, self.weight, self.bias, "none", [], ""
         )
-        return product[: len(rows)].float()
+        return product
+
+
+class BFloat16Linear:
+    """The same in bfloat16."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.bias = bias.bfloat16()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16(), ROWS_HINT)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            whole_tiles(rows.bfloat16()), self.weight, self.bias, "none", [], ""
+        )
+        return product[: rows.shape[0]].float()
 
 
 class Int8Linear:
@@ -80,12 +93,12 @@ class Int8Linear:
             [],
             "",
         )
-        return torch.addcmul(self.bias, product[: len(rows)], scale)
+        return torch.addcmul(self.bias, product[: rows.shape[0]], scale)
 
 
 def whole_tiles(rows: Tensor) -> Tensor:
     """The rows, and rows of zeros to fill the last tile."""
-    missing = -len(rows) % TILE_ROWS
+    missing = -rows.shape[0] % TILE_ROWS
     return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
@@ -94,10 +107,8 @@ def make_linear(weight: Tensor, bias: Tensor, compute_type: ComputeType) -> Line
     if compute_type == "int8":
         return Int8Linear(weight, bias)
     if compute_type == "bfloat16":
-        return PackedLinear(weight, bias, torch.bfloat16)
-    if packs():
-        return PackedLinear(weight, bias, torch.float32)
-    return PlainLinear(weight, bias)
+        return BFloat16Linear(weight, bias)
+    return PackedLinear(weight, bias) if packs() else PlainLinear(weight, bias)
 
 
 def usable(compute_type: ComputeType) -> bool:
@@ -112,10 +123,11 @@ def usable(compute_type: ComputeType) -> bool:
     return bool(torch.allclose(product, weight, atol=0.02))
 
 
+@cache
 def packs() -> bool:
     """Whether float32 weights can be packed here."""
     try:
-        PackedLinear(torch.eye(16), torch.zeros(16), torch.float32)(torch.eye(16))
+        PackedLinear(torch.eye(16), torch.zeros(16))(torch.eye(16))
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return True
