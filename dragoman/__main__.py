@@ -114,6 +114,7 @@ def root(
 Host = Annotated[str, setting("host")]
 Port = Annotated[int, setting("port")]
 Workers = Annotated[int, setting("workers")]
+DocumentWorkers = Annotated[int, setting("document_workers")]
 ApiProcesses = Annotated[int, setting("api_processes")]
 Model = Annotated[str, setting("model")]
 RedisUrl = Annotated[str, setting("redis_url")]
@@ -128,6 +129,7 @@ def up(
     host: Host = StackSettings.host,
     port: Port = StackSettings.port,
     workers: Workers = StackSettings.workers,
+    document_workers: DocumentWorkers = StackSettings.document_workers,
     api_processes: ApiProcesses = StackSettings.api_processes,
     model: Model = StackSettings.model,
     redis_url: RedisUrl = StackSettings.redis_url,
@@ -144,6 +146,7 @@ def up(
         host=host,
         port=port,
         workers=workers,
+        document_workers=document_workers,
         api_processes=api_processes,
         model=model,
         redis_url=redis_url,
@@ -152,6 +155,7 @@ def up(
         grace_s=grace_s,
         verbose=verbose,
     )
+    complain(stack.beginning(settings))
     with (
         ctrl_c_is_ours(),
         stack.Interrupts() as interrupts,
@@ -172,7 +176,9 @@ def run_demo(
     The exit code is 0 when everything was translated.
     """
     port = stack.free_port(StackSettings.host)
-    settings = stack_settings(port=port, model=model, device=device, verbose=verbose)
+    settings = stack_settings(
+        port=port, document_workers=0, model=model, device=device, verbose=verbose
+    )
     complain(stack.beginning(settings))
     with (
         ctrl_c_is_ours(),

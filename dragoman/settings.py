@@ -15,6 +15,9 @@ class StackSettings:
     host: str = option("127.0.0.1", "Address the API listens on; 0.0.0.0 for every interface.")
     port: int = option(9527, "Port the API listens on.")
     workers: int = option(1, "Worker processes; each holds its own copy of the model.")
+    document_workers: int = option(
+        1, "Document worker processes; each translates one document at a time; 0 for none."
+    )
     api_processes: int = option(1, "API processes; they share the port.")
     model: str = option(
         "small", "M2M100 checkpoint: a name, a directory, or small, the one that is bundled."
@@ -38,6 +41,8 @@ class StackSettings:
             if not 1 <= getattr(self, name) <= MAX_PROCESSES:
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag} must be between 1 and {MAX_PROCESSES}")
+        if not 0 <= self.document_workers <= MAX_PROCESSES:
+            raise ValueError(f"--document-workers must be between 0 and {MAX_PROCESSES}")
         if self.grace_s < 0:
             raise ValueError("--grace-s must be 0 or more")
         if self.redis_url and self.data_dir:

@@ -93,8 +93,14 @@ def assembled(
             redis = {"DRAGOMAN_REDIS_URL": broker.redis_url, "DRAGOMAN_REDIS_PASSWORD_FILE": ""}
             command = embedded_redis.command(server, run_dir, data_dir, lock)
             stages.append(Stage([command], lambda: load_functions(broker)))
-        stages.append(Stage([*tiers.workers(settings, redis), tiers.api(settings, redis)]))
-        order = [lambda name, tier=tier: name.startswith(tier) for tier in ("api", "worker", "")]
+        tier_commands = [
+            *tiers.workers(settings, redis),
+            *tiers.documents(settings, redis),
+            tiers.api(settings, redis),
+        ]
+        stages.append(Stage(tier_commands))
+        names = ("api", "documents", "worker", "")  # whoever hands work in stops first
+        order = [lambda name, start=start: name.startswith(start) for start in names]
         yield Supervisor(stages, order, say, verbose=settings.verbose)
 
 

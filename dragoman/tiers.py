@@ -13,7 +13,11 @@ from dragoman.supervisor import StackFailed
 
 KILL_AFTER_S = 10.0  # on top of the grace a tier has to end what it has begun
 
-_EXTRAS = {"dragoman-api": "api", "dragoman-worker": "worker"}
+_EXTRAS = {
+    "dragoman-api": "api",
+    "dragoman-documents": "documents",
+    "dragoman-worker": "cpu",
+}
 
 
 def program(name: str) -> str:
@@ -61,4 +65,17 @@ def workers(settings: StackSettings, redis: Mapping[str, str]) -> list[Command]:
             },
         )
         for number in range(1, settings.workers + 1)
+    ]
+
+
+def documents(settings: StackSettings, redis: Mapping[str, str]) -> list[Command]:
+    return [
+        Command(
+            name=f"documents-{number}",
+            argv=[program("dragoman-documents")],
+            ready_line="dragoman-documents ready",
+            stop_within_s=settings.grace_s + KILL_AFTER_S,
+            environ={**redis, "DRAGOMAN_LOG_LEVEL": "info"},  # the ready line is of this level
+        )
+        for number in range(1, settings.document_workers + 1)
     ]

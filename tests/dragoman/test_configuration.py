@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from api.settings import ApiSettings
+from broker.documents import DocumentSettings
 from broker.options import flag, shown, variable
 from broker.settings import BrokerSettings
+from document_worker.settings import DocumentWorkerSettings
 from dragoman import __main__ as command
 from dragoman.settings import StackSettings
 from inference_worker.settings import WorkerSettings
@@ -20,6 +22,8 @@ SECTIONS = {
     BrokerSettings: "The broker",
     ApiSettings: "dragoman-api",
     WorkerSettings: "dragoman-worker",
+    DocumentSettings: "Documents",
+    DocumentWorkerSettings: "dragoman-documents",
 }
 
 

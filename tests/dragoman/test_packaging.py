@@ -6,7 +6,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
-FOLDERS = ("api", "broker", "dragoman", "inference_worker")
+FOLDERS = (
+    "api",
+    "broker",
+    "document_formats",
+    "document_worker",
+    "dragoman",
+    "inference_worker",
+)
 DATA_ONLY = {"dragoman_models"}
 
 
@@ -35,4 +42,5 @@ def test_every_file_that_is_not_code_is_installed() -> None:
 
 
 def test_the_command_line_tools() -> None:
-    assert PROJECT["project"]["scripts"].keys() == {"dragoman", "dragoman-api", "dragoman-worker"}
+    tiers = {"dragoman-api", "dragoman-documents", "dragoman-worker"}
+    assert PROJECT["project"]["scripts"].keys() == {"dragoman"} | tiers

@@ -126,7 +126,7 @@ def test_a_life_with_deaths(tmp_path: Path, wait_until: Wait) -> None:
         assert client.translate("The answer is no.", "en", "ja").strip()
 
         everything = descendants(stack.process.pid)
-        assert len(everything) >= 5  # Redis, a worker, the API and its two processes
+        assert len(everything) >= 6  # Redis, two kinds of worker, the API and its two processes
         stack.process.send_signal(signal.SIGINT)
         assert stack.process.wait(60) == 0
         assert gone(everything)

@@ -20,7 +20,7 @@ REDIS = {"DRAGOMAN_REDIS_URL": "redis://:secret@example/0"}
 @pytest.fixture
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    for name in ("dragoman-api", "dragoman-worker"):
+    for name in ("dragoman-api", "dragoman-documents", "dragoman-worker"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
 
@@ -48,14 +48,14 @@ def test_what_each_tier_is_told() -> None:
         "DRAGOMAN_DEVICE": "cpu",
         "DRAGOMAN_GRACE_S": "5",
     }
-    for command in (api, *workers):
+    (documents,) = tiers.documents(settings, REDIS)
+    assert documents.environ == {**REDIS, "DRAGOMAN_LOG_LEVEL": "info"}
+    for command in (api, documents, *workers):
         assert command.stop_within_s > settings.grace_s
         assert "secret" not in " ".join(command.argv)  # the process list is for everyone
 
 
-@pytest.mark.parametrize(
-    ("name", "extra"), [("dragoman-api", "api"), ("dragoman-worker", "worker")]
-)
+@pytest.mark.parametrize(("name", "extra"), [("dragoman-api", "api"), ("dragoman-worker", "cpu")])
 def test_a_tier_that_is_not_installed(
     name: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
