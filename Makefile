@@ -42,7 +42,7 @@ $(BIN)/python:
 # A stamp that is newer than pyproject.toml means that there is nothing to install.
 $(INSTALLED): pyproject.toml | $(BIN)/python
 	@echo 'Installing Dragoman into $(VENV) ...'
-	@$(PIP) install --editable '.[api,cpu,embedded]'
+	@$(PIP) install --editable '.[api,cpu,documents,embedded]'
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
