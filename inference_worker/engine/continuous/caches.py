@@ -33,7 +33,12 @@ class Caches:
     """
 
     def __init__(
-        self, architecture: Architecture, rules: Rules, width: int, device: torch.device
+        self,
+        architecture: Architecture,
+        rules: Rules,
+        width: int,
+        source_tokens: int,
+        device: torch.device,
     ) -> None:
         heads = architecture.decoder_heads
         self.beams = rules.beams
@@ -45,9 +50,9 @@ class Caches:
             return torch.zeros(width, 2, heads, positions, self._head_width, device=device)
 
         self.own = [room(self.cells) for _ in layers]
-        self.cross = [room(architecture.positions) for _ in layers]
+        self.cross = [room(source_tokens) for _ in layers]
         self.ancestry = torch.full((width, rules.beams, self.cells), MASKED, device=device)
-        self.source_mask = torch.full((width, 1, 1, architecture.positions), MASKED, device=device)
+        self.source_mask = torch.full((width, 1, 1, source_tokens), MASKED, device=device)
         self.next_cells = torch.zeros((width, rules.beams), dtype=torch.int64, device=device)
         self._beam_numbers = torch.arange(rules.beams, device=device)
         # Rows of ``own[layer]`` seen as [-1, head width]: where slot, key or value, head begin.
@@ -110,11 +115,11 @@ def cells_per_slot(rules: Rules) -> int:
     return rules.beams * rules.max_length
 
 
-def slot_bytes(architecture: Architecture, rules: Rules) -> int:
+def slot_bytes(architecture: Architecture, rules: Rules, source_tokens: int) -> int:
     """What one more slot costs at most: keys and values, masks, history, logits."""
-    keys = cells_per_slot(rules) + architecture.positions
+    keys = cells_per_slot(rules) + source_tokens
     keys_values = 2 * architecture.decoder_layers * architecture.width * keys
-    masks = rules.beams * cells_per_slot(rules) + architecture.positions
+    masks = rules.beams * cells_per_slot(rules) + source_tokens
     history = 4 * rules.beams * rules.max_length
     logits = 2 * rules.beams * architecture.vocabulary
     return FLOAT_BYTES * (keys_values + masks + history + logits)

@@ -42,10 +42,12 @@ class ContinuousEngine:
         rules: Rules,
         *,
         width: int,
+        source_tokens: int | None = None,
         compute_type: ComputeType = "float32",
         device: str = "cpu",
     ) -> None:
         self.device = device
+        self.source_tokens = source_tokens or checkpoint.architecture.positions
         self.width = width  # beam groups decoded at once
         self.rules = rules
         self.steps = 0  # decode steps so far, and the slots that were occupied in them
@@ -67,7 +69,7 @@ class ContinuousEngine:
 
     def admit(self, sentences: Sequence[Sentence]) -> None:
         for sentence in sentences:
-            if not 1 <= len(sentence.source) <= self._architecture.positions:
+            if not 1 <= len(sentence.source) <= self.source_tokens:
                 raise ValueError(f"a source of {len(sentence.source)} tokens does not fit")
         self._scheduler.admit(sentences)
 
@@ -148,7 +150,7 @@ class ContinuousEngine:
         architecture, rules, device = self._architecture, self.rules, torch.device(self.device)
         self._encoded: dict[int, Tensor] = {}  # cross keys and values of sentences without a slot
         self._scheduler = Scheduler(self.width, rules, LAUNCH_KEYS // architecture.width)
-        self._caches = Caches(architecture, rules, self.width, device)
+        self._caches = Caches(architecture, rules, self.width, self.source_tokens, device)
         self._beams = Beams(architecture, rules, self.width, device)
 
     def _halve(self) -> None:
@@ -178,14 +180,24 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def open_engine(
-    directory: Path, rules: Rules, *, memory_mib: int, width: int, compute_type: ComputeType
+    directory: Path,
+    rules: Rules,
+    *,
+    memory_mib: int,
+    width: int,
+    compute_type: ComputeType,
+    source_tokens: int | None = None,
 ) -> ContinuousEngine:
     """An engine with as many slots as ``memory_mib`` holds, at most ``width``.
 
-    Raises MemoryBudgetTooSmall if that is none, UnsupportedCheckpoint if ``directory`` is not one.
+    ``source_tokens`` is the longest source it must take, language token and ``</s>`` included; None
+    means as long as the model allows, which costs every slot that much room. Raises
+    MemoryBudgetTooSmall if not one slot fits, UnsupportedCheckpoint if ``directory`` is no
+    checkpoint.
     """
     checkpoint = load_checkpoint(directory)
-    each = slot_bytes(checkpoint.architecture, rules)
+    source_tokens = source_tokens or checkpoint.architecture.positions
+    each = slot_bytes(checkpoint.architecture, rules, source_tokens)
     weights = weight_bytes(checkpoint, compute_type)
     affordable = (memory_mib * MIB - weights) // each
     if affordable < 1:
@@ -194,7 +206,11 @@ def open_engine(
             f"{memory_mib} MiB are too few: the weights and one slot take {needed} MiB"
         )
     return ContinuousEngine(
-        checkpoint, rules, width=min(width, affordable), compute_type=compute_type
+        checkpoint,
+        rules,
+        width=min(width, affordable),
+        source_tokens=source_tokens,
+        compute_type=compute_type,
     )
 
 

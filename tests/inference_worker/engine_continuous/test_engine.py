@@ -166,5 +166,11 @@ def test_the_memory_budget_decides_the_width(small: Path) -> None:
         for mib in (60, 100, 4000)
     ]
     assert 1 <= widths[0] < widths[1] < widths[2] == 32
+    shorter = open_engine(
+        small, Rules(), memory_mib=60, width=32, compute_type="float32", source_tokens=130
+    )
+    assert shorter.width > widths[0]
+    with pytest.raises(ValueError, match="does not fit"):
+        shorter.admit([Sentence(1, tuple(range(131)), 8107)])
     with pytest.raises(MemoryBudgetTooSmall, match=r"take \d+ MiB"):
         open_engine(small, Rules(), memory_mib=20, width=32, compute_type="float32")
