@@ -23,6 +23,7 @@ from inference_worker.settings import CACHE_DIR
 
 THREADS = 40
 READY = "baseline ready"
+ENGINE = "transformers generate, float32"
 
 
 class Record(BaseModel):

@@ -31,6 +31,7 @@ from pathlib import Path
 
 from benchmarks import baseline, load, report
 from benchmarks.servers import NotStarted, Server, started, stop_in_order_when_terminated
+from dragoman import scrape
 from dragoman.stack import free_port
 
 OURS = "Dragoman"
@@ -66,6 +67,7 @@ class Result:
     failures: dict[str, int]
     span_s: float  # from the first request to the last answer or failure
     cpu_s: float | None  # of the whole service meanwhile, if we started it
+    engine: str  # that translated
     texts: list[str] = field(repr=False)  # of right answers, in the order of the requests
 
     def row(self) -> list[str]:
@@ -131,14 +133,30 @@ def measured(side: str, cell: Cell, service: "Service", timeout_s: float) -> Res
     """Warms the service up and runs a cell against it."""
     where = load.address(service.url)
     asyncio.run(warm_up(where))
+    engine = asyncio.run(engine_of(where)) if side.startswith(OURS) else baseline.ENGINE
     before_s = service.cpu_s()
     answers = asyncio.run(load.open_loop(where, requests(cell), cell.sleep_s, timeout_s))
     cpu_s = service.cpu_s() - before_s if service.server else None
-    return judged(side, cell, answers, cpu_s)
+    return judged(side, cell, answers, cpu_s, engine)
+
+
+async def engine_of(where: load.Address) -> str:
+    """What the workers compute with, as the server tells it."""
+    connection = await load.Connection.open(where)
+    try:
+        _, body = await connection.exchange(load.message("GET", "/metrics"))
+    finally:
+        connection.close()
+    found = scrape.parse(body.decode()).get("dragoman_worker_info", [])
+    return ", ".join(sorted({labels["engine"] for labels, _ in found})) or "unknown"
 
 
 def judged(
-    side: str, cell: Cell, answers: Sequence[load.Answer], cpu_s: float | None = None
+    side: str,
+    cell: Cell,
+    answers: Sequence[load.Answer],
+    cpu_s: float | None = None,
+    engine: str = "",
 ) -> Result:
     right = [answer for answer in answers if not answer.failure]
     ends = [number * cell.sleep_s + answer.latency_s for number, answer in enumerate(answers)]
@@ -151,6 +169,7 @@ def judged(
         failures=dict(Counter(answer.failure for answer in answers if answer.failure)),
         span_s=max(ends),
         cpu_s=cpu_s,
+        engine=engine,
         texts=[one["text"] for answer in right for one in json.loads(answer.body)["result"]],
     )
 
@@ -238,13 +257,15 @@ def agreement(results: Sequence[Result]) -> str:
 
 def told(results: Sequence[Result], options: argparse.Namespace, machine: str) -> str:
     """The report in Markdown."""
+    engines = dict.fromkeys(f"{result.side}: {result.engine}" for result in results)
     parts = [
         report.table(HEADS, [result.row() for result in results]),
         f"Seconds; quantiles and means are of the answered requests. A request succeeds if a 200"
         f" with every id and a text for each comes within {options.timeout_s:g} s of when it was"
         f" due.",
         agreement(results),
-        f"{machine}. Model {options.model}, {given(options)}.",
+        f"Engines: {'; '.join(engines)}. Model {options.model}, {given(options)}.",
+        f"{machine}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -266,14 +287,18 @@ def draw(results: Sequence[Result], path: Path) -> None:
 
     names = list(dict.fromkeys(result.side for result in results))
     cells = list(dict.fromkeys(result.cell for result in results))
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(9, 6.5), sharex=True)
+    figure, (above, below) = pyplot.subplots(
+        2, 1, figsize=(9, 6.5), sharex=True, height_ratios=(2, 3)
+    )
     width = 0.8 / len(names)
     for at, name in enumerate(names):
         own = {result.cell: result for result in results if result.side == name}
         places = [cells.index(cell) + (at - (len(names) - 1) / 2) * width for cell in own]
         shares = [100 * one.succeeded / one.cell.num_req for one in own.values()]
-        bars = above.bar(places, shares, width * 0.92, label=name)
-        above.bar_label(bars, [f"{share:.0f}" for share in shares], fontsize=8)
+        early = [100 * one.in_proxy_time / one.cell.num_req for one in own.values()]
+        bars = above.bar(places, early, width * 0.9, label=f"{name}, within {PROXY_S:g} s")
+        above.bar(places, shares, width * 0.9, fill=False, edgecolor="gray", linestyle=":")
+        above.bar_label(bars, [f"{share:.0f}" for share in early], fontsize=8)
         spread = [
             (place, one.latencies_s)
             for place, one in zip(places, own.values(), strict=True)
@@ -285,13 +310,14 @@ def draw(results: Sequence[Result], path: Path) -> None:
         at_x = [place for place, _ in spread]
         below.vlines(at_x, middles, tails, color=color, linewidth=3)
         below.plot(at_x, middles, "o", color=color, label=f"{name}: median, line to p99")
-    above.set_ylabel("requests answered, %")
+    above.set_ylabel("answered, %\n(dotted: in time at all)")
     above.set_ylim(0, 112)
-    above.legend(loc="lower left")
+    above.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=len(names), frameon=False)
     below.set_yscale("log")
     below.set_ylabel("latency of the answered, s")
     below.grid(axis="y", alpha=0.3)
-    below.legend(loc="upper left", fontsize=8)
+    below.axhline(PROXY_S, color="gray", linestyle=":")
+    below.legend(loc="lower right", fontsize=8)
     labels = [
         f"{cell.pay_size} record{'s' * (cell.pay_size > 1)}\nevery {cell.sleep_s:g} s"
         for cell in cells
