@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from document_formats.plain import LINE
+from document_formats.plain import lines
 from document_formats.spans import Malformed, Span, collect
 
 _SPACE = re.compile(r"[ \t]*")
@@ -46,8 +46,7 @@ def split(text: str, names: Sequence[str]) -> list[Span]:
 def _texts(
     text: str, paths: Sequence[tuple[str, ...]], seen: set[tuple[str, ...]]
 ) -> Iterator[Span]:
-    for number, match in enumerate(LINE.finditer(text), 1):
-        line = match[1]
+    for begin, _, number, line in lines(text):
         if not line.strip(" \t"):
             continue
         _check(line, number)
@@ -58,7 +57,7 @@ def _texts(
             if len(found) > at:
                 seen.add(path)
         for start, end, words in sorted(set(found)):
-            yield Span(match.start() + start, match.start() + end, number, words)
+            yield Span(begin + start, begin + end, number, words)
 
 
 def _check(line: str, number: int) -> None:

@@ -17,14 +17,14 @@ _BREAKS = (
 
 def pieces(text: str) -> list[str]:
     """A text in pieces of at most ``MOST_CHARS``; joined they are the text."""
-    found = []
-    while len(text) > MOST_CHARS:
-        head = text[:MOST_CHARS]
-        breaks = (pattern.match(head) for pattern in _BREAKS)
-        cut = next((match.end() for match in breaks if match), MOST_CHARS)
-        found.append(text[:cut])
-        text = text[cut:]
-    return [*found, text]
+    found, at = [], 0
+    while len(text) - at > MOST_CHARS:
+        end = at + MOST_CHARS
+        breaks = (pattern.match(text, at, end) for pattern in _BREAKS)
+        cut = next((match.end() for match in breaks if match), end)
+        found.append(text[at:cut])
+        at = cut
+    return [*found, text[at:]]
 
 
 def sendable(text: str) -> bool:

@@ -12,6 +12,7 @@ from document_formats.spans import Malformed, Span, collect
 
 SEPARATORS = (",", ";", "\t", "|")
 MAX_COLUMNS = 10_000  # a row is held as a whole
+MAX_CELLS = 2_000_000  # some two seconds of work
 Cell = tuple[int, int, int, str]  # start, end, line, text
 
 
@@ -27,7 +28,7 @@ def _cells_of(separator: str) -> re.Pattern[str]:
 def rows(text: str, separator: str) -> Iterator[list[Cell]]:
     """The cells of each row. Raises Malformed at a cell that is not closed."""
     pattern, at, line, row = _cells_of(separator), 0, 1, list[Cell]()
-    while True:
+    for _ in range(MAX_CELLS):
         match = pattern.match(text, at)
         if match is None:
             raise _unclosed(text, at, line, separator)
@@ -48,6 +49,9 @@ def rows(text: str, separator: str) -> Iterator[list[Cell]]:
             if not match[3] or at == len(text):
                 return
             line, row = line + 1, []
+    raise Malformed(
+        "too_many_cells", f"The file has more than {MAX_CELLS:,} cells. Split it.", line=line
+    )
 
 
 def _line_ends(text: str) -> int:

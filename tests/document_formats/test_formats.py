@@ -74,10 +74,11 @@ SUBTITLES = (
 def test_subtitles_keep_counters_and_timings() -> None:
     spans = subrip.split(SUBTITLES, ())
     assert [(span.line, span.text) for span in spans] == [
-        (3, "Hello <i>there</i>.\r\nHow are you?"),
-        (11, "{\\an8}Goodbye"),
+        (3, "Hello <i>there</i>."),
+        (4, "How are you?"),
+        (11, "Goodbye"),
         (13, "second paragraph"),
-        (16, "1984\r\nwas a year"),
+        (17, "was a year"),
     ]
     assert same("srt", SUBTITLES) == SUBTITLES
     assert rewritten("srt", SUBTITLES) == SUBTITLES
@@ -86,7 +87,14 @@ def test_subtitles_keep_counters_and_timings() -> None:
 
 def test_a_translation_never_ends_its_cue() -> None:
     span = subrip.split(SUBTITLES, ())[0]
-    assert subrip.write("", span, "\na\n\n \nb\r\n\r\nc\n") == "a\nb\r\nc"
+    assert subrip.write("", span, "a\n\n \nb\r\nc") == "a b c"
+
+
+def test_markup_around_a_line_stays() -> None:
+    text = "00:00:01,000 --> 00:00:02,000\n{\\an8}<i><b>one</b> two</i>\n<i>three\nfour</i>\n"
+    assert turned("srt", text).partition("\n")[2] == (
+        "{\\an8}<i><b>→ONE</B> TWO</i>\n<i>→THREE\n→FOUR</i>\n"
+    )
 
 
 @given(

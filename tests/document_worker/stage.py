@@ -254,6 +254,13 @@ async def until(desk: Desk, document_id: str, **expected: Any) -> Document:
             await asyncio.sleep(0.05)
 
 
+async def true(predicate: Callable[[], Any]) -> None:
+    """Returns once the predicate holds."""
+    async with asyncio.timeout(20):
+        while not predicate():
+            await asyncio.sleep(0.02)
+
+
 def key_of(document_id: str, suffix: str = "") -> str:
     return f"dragoman:{{0}}:document:{TENANT}:{document_id}{suffix}"
 
