@@ -116,7 +116,7 @@ async def scenario(stack: Stack) -> Tally:
     await asyncio.to_thread(stack.up, 2, 1)
     await until(lambda: stack.healthy("worker", 2), "two healthy workers")
     await until(lambda: stack.healthy("documents", 1), "a healthy document worker")
-    await until(lambda: httpx.get(f"{URL}/readyz").status_code == 200, "a balancer with an API")
+    await until(lambda: ready(2), "a balancer that has found an API container")
     await asyncio.to_thread(stack.check_promises)
     callers = Callers(URL, secrets.token_hex(4))
     load = asyncio.create_task(callers.run())
@@ -133,8 +133,8 @@ async def hurt(stack: Stack) -> None:
     """The injuries; every one leaves time for work that is to be lost, if any is."""
     step("scale to 4 workers and 2 API containers")
     await asyncio.to_thread(stack.up, 4, 2)
-    await until(lambda: stack.healthy("worker", 4), "four healthy workers")
-    await until(lambda: stack.healthy("api", 2), "two healthy API containers")
+    await until(lambda: ready(4), "four workers that the API knows")
+    await until(lambda: min(stack.answered(), default=0) > 0, "two API containers that answer")
     await asyncio.sleep(LOAD_S)
     killed, paused, cut = stack.containers("worker")[:3]
     step("kill a worker")
@@ -162,9 +162,14 @@ async def docker(*arguments: str) -> None:
     await asyncio.to_thread(run, ["docker", *arguments])
 
 
+def ready(workers: int) -> bool:
+    """Whether requests are taken, and as many workers are there to answer them."""
+    return httpx.get(f"{URL}/readyz", params={"workers": workers}, timeout=30).status_code == 200
+
+
 def idle() -> bool:
     """Whether the broker holds no work and has given none up."""
-    shown = httpx.get(f"{URL}/metrics").text
+    shown = httpx.get(f"{URL}/metrics", timeout=30).text
     values = dict(line.rsplit(" ", 1) for line in shown.splitlines() if not line.startswith("#"))
     names = ("dragoman_ready_records", "dragoman_backlog_records", "dragoman_dead_letters")
     return all(float(values[name]) == 0 for name in names)
