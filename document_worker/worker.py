@@ -5,10 +5,12 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import redis
 from rq import Queue, Worker
+from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.registry import clean_registries
@@ -26,6 +28,8 @@ HEARTBEATS_PER_LEASE = 3  # RQ's timers count whole seconds
 class DocumentWorker(Worker):
     """A worker of the documents queue that runs one document at a time, each in a fork."""
 
+    max_connection_wait_time = 5.0  # between tries while Redis is away
+
     def __init__(self, connection: Any, tasks: Mapping[str, Task], lease_s: int) -> None:
         kind = job_class(tasks)
         self.lease_s = lease_s
@@ -41,9 +45,27 @@ class DocumentWorker(Worker):
             log_job_description=False,
         )
 
-    def bootstrap(self, *args: Any, **options: Any) -> None:
-        super().bootstrap(*args, **options)
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()  # type: ignore[no-untyped-call]
+        # Not before: a signal that comes as soon as we are ready must find its handler.
         log.info("dragoman-documents ready: queue %s, worker %s", QUEUE, self.name)
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """Asked before each look for a job, and so where an idle worker notices that it is to stop:
+        the exception that RQ raises in its signal handler can get lost, in a log handler for
+        example, which catches everything."""
+        if self.stopping:
+            raise StopRequested
+        return bool(super().should_run_maintenance_tasks)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        try:
+            super().heartbeat(timeout, pipeline)
+        except (redis.RedisError, OSError) as error:
+            if self.stopping:
+                raise StopRequested from error
+            raise
 
     @property
     def dequeue_timeout(self) -> int:
@@ -87,7 +109,8 @@ class DocumentWorker(Worker):
         self.stopping = True
         log.info("stopping")
         if self.horse_pid:
-            os.kill(self.horse_pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(self.horse_pid, signal.SIGTERM)
 
     def setup_work_horse_signals(self) -> None:
         super().setup_work_horse_signals()  # type: ignore[no-untyped-call]

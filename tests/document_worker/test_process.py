@@ -4,11 +4,14 @@ import asyncio
 import os
 import signal
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from rq.exceptions import StopRequested
 
 from broker.settings import BrokerSettings
+from document_worker.worker import DocumentWorker
 from tests.document_worker.stage import (
     Desk,
     DocumentProcess,
@@ -213,3 +216,23 @@ def test_errors_at_the_start_are_readable(
 def test_it_stops_when_idle(documents_process: DocumentProcess) -> None:
     assert documents_process.stop() == 0
     assert not os.path.exists(f"/proc/{documents_process.process.pid}")
+
+
+def test_it_stops_while_redis_is_away() -> None:
+    server = RedisServer().start()
+    with document_process(server.url) as process:
+        server.stop()
+        assert process.stop() == 0
+
+
+def test_a_stop_whose_exception_gets_lost_is_noticed(redis_server: RedisServer) -> None:
+    worker = DocumentWorker(redis_server.client, {}, 3)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with suppress(StopRequested):
+            worker.request_stop(signal.SIGTERM, None)
+        worker.work(logging_level="WARNING")  # no burst: would wait for ever
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert worker.stopping
