@@ -5,12 +5,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from broker.settings import BrokerSettings
 from tests.redis_server import RedisServer
 from tests.redis_server import wait_until as _wait_until
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Machines that run tests are slow now and then, which is no fault of what is tested. CI always
+# draws the same examples: a new one that fails belongs to whoever can look into it.
+settings.register_profile(
+    "dragoman",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("dragoman")
 
 
 @pytest.fixture(scope="session")

@@ -208,7 +208,7 @@ def test_each_accepted_record_reaches_exactly_one_terminal_state(
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
