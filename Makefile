@@ -14,7 +14,7 @@ RANKS ?= 2
 MODEL ?= models/small
 ARGS ?=
 
-.PHONY: help install install-dev run demo test lint train evaluate clean
+.PHONY: help install install-dev run demo test lint train evaluate k8s e2e-containers exact clean
 
 help:
 	@echo 'make run          install, then run the service on http://127.0.0.1:9527 (Ctrl-C stops it)'
@@ -23,6 +23,8 @@ help:
 	@echo 'make install      only install, into $(VENV)'
 	@echo 'make train        train the small model again (MINUTES=60 RANKS=2), into runs/small/checkpoint'
 	@echo 'make evaluate     score a checkpoint (MODEL=models/small)'
+	@echo 'make k8s          render k8s/deployment.yaml; make e2e-containers tries the images under load'
+	@echo 'make exact        hold the engine to transformers on 2,000 cases'
 	@echo 'make clean        remove $(VENV) and what tools have cached'
 
 install: $(INSTALLED)
@@ -84,6 +86,17 @@ train: runs/tokenizer/vocab.json
 
 evaluate: data/test.tsv.gz
 	$(BIN)/python -m models.training.evaluate --model $(MODEL) $(ARGS)
+
+exact: install-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.exact --cases 2000
+
+# k8s/deployment.yaml is what the dev overlay renders to; a test keeps the two equal.
+k8s: install-dev
+	$(BIN)/python -m tests.deployment.rendered
+
+# Builds the images and hurts the containers under load; needs a Docker engine that can be started.
+e2e-containers: install-dev
+	$(BIN)/python -m tests.deployment.e2e
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
