@@ -19,7 +19,7 @@ REQUESTS: Final[dict[str, Any]] = {
     },
 }
 
-RESULT: Final = {"result": [{"id": "123", "text": "人生はチョコレートの箱のようなものです。"}]}
+RESULT: Final = {"result": [{"id": "123", "text": "人生はチョコレートが好きです。"}]}
 
 _ID: Final = "6f1c9a5be0d2477e8a3f0b6c5d4e3f2100"
 
