@@ -3,6 +3,7 @@ import, so only the chosen one's are, and only once nothing can be refused witho
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -53,15 +54,11 @@ def load(
 def rules_of(folder: Path, settings: WorkerSettings) -> Rules:
     """The checkpoint's length limit and penalty under our beams and bounds."""
     shipped = shipped_rules(folder, beams=settings.beams, early_stopping=True)
-    if settings.length_bound or settings.no_repeat_ngram:
-        return shipped_rules(
-            folder,
-            beams=settings.beams,
-            early_stopping=True,
-            length_bound=settings.length_bound,
-            no_repeat_ngram=settings.no_repeat_ngram or shipped.no_repeat_ngram,
-        )
-    return shipped
+    return replace(
+        shipped,
+        length_bound=settings.length_bound,
+        no_repeat_ngram=settings.no_repeat_ngram or shipped.no_repeat_ngram,
+    )
 
 
 def _open_continuous(
