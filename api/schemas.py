@@ -33,7 +33,8 @@ class SourceRecord(msgspec.Struct, frozen=True):
         Meta(
             max_length=MAX_TEXT_CHARS,
             description="Plain text. Line breaks survive; empty and blank texts come back as they"
-            " are.",
+            " are. Controls, overrides of the writing direction and invisible signs inside a"
+            " sentence are not read by the model and not in its translation.",
         ),
     ]
 

@@ -5,6 +5,7 @@ from time import perf_counter
 
 from broker.wire import Delivery, Details, ErrorCode, Failure, Outcome
 from inference_worker.engine.protocol import Hypothesis, Sentence
+from inference_worker.normalisation import normalised
 from inference_worker.segments import Segments, split
 from inference_worker.tokens import Vocabulary
 
@@ -53,7 +54,7 @@ class Draft:
         self._cut = 0
         unknown = 0
         for at, text in enumerate(segments.sentences):
-            encoded = model.vocabulary.encode(text, record.source)
+            encoded = model.vocabulary.encode(normalised(text), record.source)
             unknown += encoded.unknown
             target = model.vocabulary.language(record.target)
             self.units.append(Unit(self, at, Sentence(first_key + at, encoded.ids, target)))
