@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -113,13 +114,15 @@ def load_model(directory: Path) -> M2M100ForConditionalGeneration:
 
 
 def make_sentences(vocabulary: int, count: int, rng: random.Random) -> list[Sentence]:
-    """Random sources; the last ten ids of the vocabulary stand for languages."""
+    """Random sources; the last ten ids of the vocabulary stand for languages. Every fourth sentence
+    asks for an n-gram length of its own."""
     sentences = []
     for key in range(count):
         length = rng.choice((1, 2, 4, 6, 8, 12, 20, 45))
         pieces = [rng.randrange(4, vocabulary - 10) for _ in range(length)]
         languages = [vocabulary - 1 - rng.randrange(10) for _ in range(2)]
-        sentences.append(Sentence(key, (languages[0], *pieces, END), languages[1]))
+        ngram = 2 + key % 3 if key % 4 == 3 else 0
+        sentences.append(Sentence(key, (languages[0], *pieces, END), languages[1], ngram))
     return sentences
 
 
@@ -139,7 +142,8 @@ class ForcedLanguages(LogitsProcessor):  # type: ignore[misc]
 def generate(
     model: M2M100ForConditionalGeneration, rules: Rules, sentences: Sequence[Sentence]
 ) -> list[tuple[Hypothesis, ...]]:
-    """What transformers answers for one padded batch. Greedy search has no scores: 0."""
+    """What transformers answers for one padded batch of sentences that may repeat the same n-grams.
+    Greedy search has no scores: 0."""
     longest = max(len(sentence.source) for sentence in sentences)
     ids = torch.tensor([[*s.source, *[PAD] * (longest - len(s.source))] for s in sentences])
     languages = [sentence.target_language for sentence in sentences]
@@ -153,7 +157,7 @@ def generate(
             early_stopping=rules.early_stopping,
             length_penalty=rules.length_penalty,
             max_length=rules.max_length,
-            no_repeat_ngram_size=rules.no_repeat_ngram,
+            no_repeat_ngram_size=rules.ngram(sentences[0]),
             do_sample=False,
             return_dict_in_generate=True,
             output_scores=rules.beams > 1,
@@ -177,12 +181,14 @@ def reference(
     model: M2M100ForConditionalGeneration, rules: Rules, sentences: Sequence[Sentence]
 ) -> dict[int, tuple[Hypothesis, ...]]:
     """transformers' answers by key, computed in batches of similar source lengths."""
-    ordered = sorted(sentences, key=lambda sentence: len(sentence.source))
+    ordered = sorted(sentences, key=lambda sentence: (rules.ngram(sentence), len(sentence.source)))
     answers = {}
-    for start in range(0, len(ordered), REFERENCE_BATCH):
-        batch = ordered[start : start + REFERENCE_BATCH]
-        for sentence, hypotheses in zip(batch, generate(model, rules, batch), strict=True):
-            answers[sentence.key] = hypotheses
+    for _, group in groupby(ordered, key=rules.ngram):
+        alike = list(group)
+        for start in range(0, len(alike), REFERENCE_BATCH):
+            batch = alike[start : start + REFERENCE_BATCH]
+            for sentence, hypotheses in zip(batch, generate(model, rules, batch), strict=True):
+                answers[sentence.key] = hypotheses
     return answers
 
 

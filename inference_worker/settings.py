@@ -60,8 +60,7 @@ class WorkerSettings:
     )
     no_repeat_ngram: int = option(
         0,
-        "Length of token sequences that may not come twice in a sentence; 0: any. Not with"
-        " generate.",
+        "Length of token sequences that may not come twice in a sentence; 0: any.",
     )
     max_source_tokens: int = option(
         128, "Longer sentences are translated in parts; M2M100 was trained on single sentences."
@@ -88,8 +87,8 @@ class WorkerSettings:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name.replace('_', '-')} must not be below 0")
-        if self.engine == "generate" and (self.length_bound or self.no_repeat_ngram):
-            raise ValueError("--length-bound and --no-repeat-ngram need another engine")
+        if self.engine == "generate" and self.length_bound:
+            raise ValueError("--length-bound needs another engine")
         if self.hang_s <= 0:
             raise ValueError("--hang-s must be above 0")
         if not LEAST_SOURCE_TOKENS <= self.max_source_tokens <= MOST_SOURCE_TOKENS:

@@ -100,6 +100,7 @@ class GenerateEngine:
             max_length=rules.max_length,
             length_penalty=rules.length_penalty,
             early_stopping=rules.early_stopping if rules.beams > 1 else False,
+            num_return_sequences=rules.hypotheses,
             do_sample=False,
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
@@ -130,10 +131,17 @@ class GenerateEngine:
             torch.cuda.empty_cache()
 
     def step(self) -> list[Finished]:
-        batch = next_batch(list(self._inside.values()), self._batch_tokens)
+        batch = next_batch(self._alike(), self._batch_tokens)
         finished = self._translate(batch)
         self.drop([sentence.key for sentence in batch])
         return finished
+
+    def _alike(self) -> list[Sentence]:
+        """What may share a batch with the sentence that has waited longest."""
+        inside = list(self._inside.values())
+        ngrams = [self._rules.ngram(sentence) for sentence in inside]
+        pairs = zip(inside, ngrams, strict=True)
+        return [sentence for sentence, ngram in pairs if ngram == ngrams[0]]
 
     def _translate(self, batch: list[Sentence]) -> list[Finished]:
         width = max(len(sentence.source) for sentence in batch)
@@ -145,6 +153,7 @@ class GenerateEngine:
         beams = self._rules.beams
         languages = languages.repeat_interleave(beams)
         forcing = _Forcing(languages, self._pad, self._pulse, scoring=beams == 1)
+        self._generation.no_repeat_ngram_size = self._rules.ngram(batch[0])
         with torch.inference_mode():
             sequences = self._model.generate(
                 input_ids=sources,
@@ -161,10 +170,14 @@ class GenerateEngine:
                 for total, (_, generated) in zip(forcing.scores.tolist(), found, strict=True)
             ]
         else:
-            scores = self._model.beam_scores[:, 0].tolist()
+            scores = self._model.beam_scores[:, : self._rules.hypotheses].flatten().tolist()
+        hypotheses = [
+            Hypothesis(tokens, score) for (tokens, _), score in zip(found, scores, strict=True)
+        ]
+        each = self._rules.hypotheses
         return [
-            Finished(sentence.key, (Hypothesis(tokens, score),))
-            for sentence, (tokens, _), score in zip(batch, found, scores, strict=True)
+            Finished(sentence.key, tuple(hypotheses[at * each : (at + 1) * each]))
+            for at, sentence in enumerate(batch)
         ]
 
     def _tokens(self, row: list[int]) -> tuple[tuple[int, ...], int]:

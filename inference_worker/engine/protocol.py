@@ -10,12 +10,14 @@ class Sentence:
     """One sentence as token ids, ready for the engine.
 
     ``source`` is what the encoder reads: source language token, pieces, ``</s>``.
-    ``target_language`` is the token forced as the first generated one.
+    ``target_language`` is the token forced as the first generated one. ``no_repeat_ngram`` above 0
+    overrides the engine's rules for this sentence: no sequence of so many tokens may come twice.
     """
 
     key: int  # unique among the sentences in the engine
     source: tuple[int, ...]
     target_language: int
+    no_repeat_ngram: int = 0
 
 
 @dataclass(frozen=True, slots=True)

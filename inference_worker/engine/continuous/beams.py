@@ -51,7 +51,7 @@ class Beams:
         self._penalties = torch.tensor(penalties, dtype=torch.float32, device=device)
         self._early = rules.early_stopping is True or beams == 1
         self._never = rules.early_stopping == "never" and rules.length_penalty > 0
-        self._guard = RepeatGuard(rules, width, device) if rules.no_repeat_ngram else None
+        self._guard = RepeatGuard(rules, width, device)
 
     def place(self, slot: Slot) -> None:
         """Starts a group. With beams, beam 0 holds the start token and beam 1 the forced language
@@ -66,16 +66,18 @@ class Beams:
         self._scores[index, leader] = 0
         self._lengths[index], self._limits[index] = slot.length, slot.limit
         self._languages[index] = language
-        if self._guard:
-            self._guard.place(index, self._start, language)
+        self._guard.place(index, self._start, language, self._rules.ngram(slot.sentence))
 
-    def banned(self, slots: Slots, width: int) -> Tensor | None:
-        """Tokens that must not come next, bool [groups × beams, ``width``]; None if all may."""
-        if self._guard is None:
+    def banned(self, slots: Slots, ngram: int, width: int) -> Tensor | None:
+        """Tokens that must not come next, bool [groups × beams, ``width``]; None if all may.
+        ``ngram`` is the longest n-gram that may not come twice in any of the groups, 0 for none."""
+        if not ngram:
             return None
-        return self._guard.banned(slots, self._lengths[slots], width)
+        return self._guard.banned(slots, self._lengths[slots], ngram, width)
 
-    def select(self, slots: Slots, values: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def select(
+        self, slots: Slots, ngram: int, values: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Advances the groups in ``slots`` by one token.
 
         Takes each beam's 2K most probable next tokens and their log-probabilities, both
@@ -92,7 +94,7 @@ class Beams:
         parents, tokens = parents.gather(1, order), tokens.gather(1, order)
         packed = parents * self._vocabulary + tokens
         self._history[self._numbers[slots], self._steps(lengths)] = packed
-        if self._guard:
+        if ngram:
             self._guard.advance(slots, parents, tokens, lengths)
         longest = self._limits[slots] - 1 if self._never else lengths
         done = at_limit | (scores[:, 0] / self._penalties[longest] <= worst)

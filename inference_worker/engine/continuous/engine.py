@@ -116,9 +116,10 @@ class ContinuousEngine:
 
     def _select(self, occupied: list[Slot], slots: Slots, states: Tensor) -> list[Slot]:
         """Chooses the next token of every beam; returns the slots whose search is done."""
-        banned = self._beams.banned(slots, self._head.padded_vocabulary)
+        ngram = max(self.rules.ngram(slot.sentence) for slot in occupied)
+        banned = self._beams.banned(slots, ngram, self._head.padded_vocabulary)
         values, tokens = self._head.top(states, 2 * self.rules.beams, banned)
-        parents, done = self._beams.select(slots, values, tokens)
+        parents, done = self._beams.select(slots, ngram, values, tokens)
         cells = self._caches.branch(slots, parents, max(slot.cells for slot in occupied))
         answers = zip(occupied, done.tolist(), cells.amax(dim=1).tolist(), strict=True)
         finished = []

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from inference_worker.engine.protocol import Sentence
+
 EarlyStopping = bool | Literal["never"]
 
 BOUND_SLACK_TOKENS = 16  # what a length bound always grants on top, for very short sources
@@ -47,6 +49,10 @@ class Rules:
             return self.max_length
         bound = math.ceil(self.length_bound * source_tokens) + BOUND_SLACK_TOKENS
         return min(self.max_length, bound)
+
+    def ngram(self, sentence: Sentence) -> int:
+        """How long a token sequence may not come twice in the output of a sentence; 0: any."""
+        return sentence.no_repeat_ngram or self.no_repeat_ngram
 
 
 def shipped_rules(checkpoint: Path, **changes: Any) -> Rules:

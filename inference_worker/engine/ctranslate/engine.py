@@ -2,7 +2,7 @@
 
 CTranslate2 drops finished rows while it decodes, but takes no new ones: a batch lasts as long as
 its longest member. So a step takes the sentence that has waited longest and fills the batch with
-those whose source lengths are nearest to its own.
+those whose source lengths are nearest to its own, among those that repeat as freely.
 """
 
 from collections.abc import Collection, Sequence
@@ -74,8 +74,10 @@ class CTranslateEngine:
         ]
 
     def _next_batch(self) -> list[Sentence]:
-        wanted = len(self._waiting[0].source)
-        nearest = sorted(self._waiting, key=lambda sentence: abs(len(sentence.source) - wanted))
+        first = self._waiting[0]
+        wanted, ngram = len(first.source), self.rules.ngram(first)
+        alike = [sentence for sentence in self._waiting if self.rules.ngram(sentence) == ngram]
+        nearest = sorted(alike, key=lambda sentence: abs(len(sentence.source) - wanted))
         return nearest[: self._batch]
 
     def _translate(self, batch: Sequence[Sentence]) -> list[tuple[Hypothesis, ...]]:
@@ -88,7 +90,7 @@ class CTranslateEngine:
             beam_size=rules.beams,
             num_hypotheses=rules.hypotheses,
             length_penalty=rules.length_penalty,
-            no_repeat_ngram_size=rules.no_repeat_ngram,
+            no_repeat_ngram_size=rules.ngram(batch[0]),
             max_input_length=0,
             max_decoding_length=limit - 1,  # the start token is not counted
             return_scores=True,

@@ -1,6 +1,7 @@
 """Tests of ``inference_worker.engine.generate`` against transformers' ``generate``, in float32."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def expected(reference: Any, sentence: Sentence, beams: int) -> tuple[tuple[int,
             num_beams=beams,
             early_stopping=beams > 1,
             max_length=LIMIT,
+            no_repeat_ngram_size=sentence.no_repeat_ngram,
             return_dict_in_generate=True,
             output_scores=True,
         )
@@ -100,6 +102,34 @@ def test_output_is_that_of_transformers(
         tokens, score = expected(reference, sentence, beams)
         assert best.tokens == tokens
         assert best.score == pytest.approx(score, abs=1e-4)
+
+
+@pytest.mark.parametrize("beams", [5, 1])
+def test_a_sentence_may_forbid_repetition_for_itself(
+    small: Path, reference: Any, vocabulary: Vocabulary, beams: int
+) -> None:
+    batch = [
+        replace(sentence, no_repeat_ngram=sentence.key % 3)
+        for sentence in sentences(vocabulary, CASES)
+    ]
+    finished = run(engine(small, beams), batch)
+    for sentence in batch:
+        tokens, _ = expected(reference, sentence, beams)
+        assert finished[sentence.key].hypotheses[0].tokens == tokens
+
+
+def test_gives_as_many_hypotheses_as_the_rules_ask_for(
+    small: Path, vocabulary: Vocabulary, beam5: GenerateEngine
+) -> None:
+    batch = sentences(vocabulary, CASES[:3])
+    best = run(beam5, batch)
+    finished = run(engine(small, rules=Rules(5, max_length=LIMIT, hypotheses=3)), batch)
+    for sentence in batch:
+        found = finished[sentence.key].hypotheses
+        scores = [one.score for one in found]
+        assert len({one.tokens for one in found}) == 3
+        assert scores == sorted(scores, reverse=True)
+        assert found[0].tokens == best[sentence.key].hypotheses[0].tokens
 
 
 def test_a_batch_of_mixed_pairs_gives_what_single_sentences_give(

@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,22 @@ def test_float32_equals_transformers(
         assert [one.tokens for one in hypotheses] == [one.tokens for one in wanted[key]]
         if rules.beams > 1:
             assert hypotheses[0].score == pytest.approx(wanted[key][0].score, abs=1e-4)
+
+
+@pytest.mark.parametrize("rules", [Rules(), Rules(beams=1, no_repeat_ngram=2)])
+def test_a_sentence_may_forbid_repetition_for_itself(
+    small: Path, cache: Path, sentences: list[Sentence], rules: Rules
+) -> None:
+    transformers.logging.set_verbosity_error()
+    engine = open_ctranslate(small, rules, cache=cache, batch=4, compute_type="float32")
+    asking = [replace(one, no_repeat_ngram=(0, 2, 3)[one.key % 3]) for one in sentences]
+    wanted = reference(load_model(small), rules, asking)
+
+    found = run(engine, asking)
+
+    assert {key: kept[0].tokens for key, kept in found.items()} == {
+        key: kept[0].tokens for key, kept in wanted.items()
+    }
 
 
 def test_int8_translates(
