@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from api import logs
 from api.process import bind, run
 from api.settings import ApiSettings
 from api.supervisor import Supervisor
-from broker import functions
+from broker import functions, logs
 from broker.documents import DocumentSettings
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.options import parse

@@ -12,9 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.metrics import Metrics
 from api.parameters import sound_request_id
 from api.problems import problem_of
+from broker import logs
 
 log = logging.getLogger("dragoman.api.access")
 
+WORK = "dragoman.work"  # where a route notes the id under which the other tiers log its work
 OTHER = "other"  # the route of whatever matched none; keeps the label bounded
 
 
@@ -48,6 +50,7 @@ class Access:
             await send(message)
 
         with self._metrics.in_flight.track_inprogress():
+            logs.request_id.set(request_id)  # of this request's task, to its end
             try:
                 await self._app(scope, receive, send_named)
             except Exception as error:
@@ -62,10 +65,11 @@ class Access:
         self._metrics.observe(scope["method"], route, status, seconds)
         if self._log_requests:
             log.info(
-                "%s %s %d %.1f ms request=%s",
+                "%s %s %d %.1f ms request=%s work=%s",
                 scope["method"],
                 route,
                 status,
                 seconds * 1000,
                 request_id,
+                scope.get(WORK, "-"),
             )

@@ -7,6 +7,7 @@ import msgspec
 from starlette.requests import Request
 
 from api import parameters
+from api.access import WORK
 from api.decoding import parse
 from api.languages import check_pair
 from api.schemas import Payload
@@ -62,6 +63,7 @@ async def submit(request: Request, submission: Submission) -> Receipt:
     """Hands the work to the broker and counts it."""
     service = service_of(request)
     receipt = await service.producer.submit(submission)
+    request.scope[WORK] = receipt.id
     if not receipt.duplicate:
         service.metrics.accepted(submission)
     return receipt

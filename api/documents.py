@@ -15,6 +15,7 @@ from rq import Queue, Retry
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.access import WORK
 from api.document_schemas import DocumentFlaw, DocumentJob
 from api.openapi import JSON, Answer, Operation, Parameter, problem
 from api.parameters import REQUEST_ID
@@ -130,7 +131,7 @@ async def submit_document(request: Request) -> Response:
                 "More documents are waiting than the service accepts. Try again later.",
                 headers={"Retry-After": str(RETRY_FULL_S)},
             )
-        document_id = shelf.documents.new_id()
+        request.scope[WORK] = document_id = shelf.documents.new_id()
         await shelf.documents.create(TENANT, document_id, upload, body, total)
     try:
         await asyncio.to_thread(shelf.enqueue, TENANT, document_id)

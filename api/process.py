@@ -14,10 +14,10 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from api import logs
 from api.app import create_app
 from api.service import Service
 from api.settings import ApiSettings
+from broker import logs
 from broker.documents import DocumentSettings
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings

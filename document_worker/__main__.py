@@ -10,7 +10,7 @@ from typing import TypeVar
 import redis
 from rq.exceptions import StopRequested
 
-from broker import functions
+from broker import functions, logs
 from broker.connection import reaching_redis
 from broker.documents import TASK, DocumentSettings, connect_queue
 from broker.errors import BrokerError, BrokerUnavailable
@@ -21,7 +21,6 @@ from document_worker.translation import Translator
 from document_worker.worker import DocumentWorker
 
 PROGRAM = "dragoman-documents"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s[%(process)d]: %(message)s"
 RETRY_S = 0.5
 
 log = logging.getLogger("dragoman.documents")
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         program=PROGRAM,
         description="Translates the documents that the API has taken.",
     )
-    configure_logs(settings.log_level)
+    logs.configure(settings.log_level)
     try:
         _awaited(lambda: functions.init(broker), settings.connect_s)
         connection = connect_queue(broker, shared)
@@ -57,13 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if worker.stopping:
             return 0
         time.sleep(RETRY_S)
-
-
-def configure_logs(level: str) -> None:
-    """Our own lines from ``level`` on, RQ's from warnings on; never a text."""
-    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    for name in ("rq.worker", "rq.job", "rq.queue", "rq.registry"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def _ping(connection: redis.Redis) -> None:

@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,6 +53,11 @@ class Halt(Enum):
     OVER = "the document was cancelled or is gone"
 
 
+class RunFailed(Exception):
+    """A run that could not even end its document. Says nothing but which error it was: RQ keeps the
+    tracebacks of its jobs, and an error's message may quote a text."""
+
+
 @dataclass(frozen=True)
 class Translator:
     """The task, with the settings of its process."""
@@ -63,9 +67,12 @@ class Translator:
     settings: DocumentWorkerSettings
 
     def __call__(self, tenant: str, document_id: str) -> Retry | None:
-        """Runs in a process of its own (RQ's work horse). Never raises with a text in hand: RQ
-        keeps the tracebacks of its jobs."""
-        return asyncio.run(self._run(tenant, document_id))
+        """Runs in a process of its own (RQ's work horse). Raises RunFailed alone."""
+        try:
+            return asyncio.run(self._run(tenant, document_id))
+        except Exception as error:
+            log.error("document %s: a mistake", document_id, exc_info=error)
+            raise RunFailed(type(error).__name__) from None
 
     async def _run(self, tenant: str, document_id: str) -> Retry | None:
         stop = asyncio.Event()
@@ -151,9 +158,7 @@ class Run:
         except Exception as error:
             while isinstance(error, ExceptionGroup):
                 error = error.exceptions[0]
-            # Neither the message nor the arguments, which may hold a text.
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            log.error("document %s: %s\n%s", self._document.id, type(error).__name__, frames)
+            log.error("document %s: a mistake", self._document.id, exc_info=error)
             await self._fail("internal", "The document worker made a mistake; its log says more.")
 
     async def _guard(self, stop: asyncio.Event) -> Halt:

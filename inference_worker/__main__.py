@@ -1,6 +1,5 @@
 """The ``dragoman-worker`` command: serves a checkpoint, or with ``pull NAME`` fetches one."""
 
-import logging
 import os
 import signal
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import functions
+from broker import functions, logs
 from broker.errors import BrokerError
 from broker.options import option, parse
 from broker.settings import BrokerSettings
@@ -20,7 +19,6 @@ from inference_worker.tokens import VocabularyError
 from inference_worker.worker import EngineBroken
 
 PROGRAM = "dragoman-worker"
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class PullSettings:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status tells how it went: 0, 1 for an error, 2 for bad usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    logs.configure("info")
     # Until there is work to drain, being told to stop is no error and needs no traceback.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

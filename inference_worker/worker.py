@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 MOST_DELIVERIES = 3  # a record that was taken once more is poison
 RETRY_S = 1.0  # after Redis went away
 IDLE_MS = 1_000  # longest blocking read; a signal is noticed after it
+MOST_NAMED = 16  # requests in a line of the log
 HAND_BACK_S = 5.0  # before the grace ends, what is not finished goes back
 
 _DETAILS: dict[Verdict, tuple[ErrorCode, str]] = {
@@ -199,7 +200,10 @@ class Worker:
         try:
             draft = prepared(delivery, self._model, self._next_key)
         except Exception as error:  # one bad record must not fail its neighbours
-            log.error("a record cannot be taken apart: %s", type(error).__name__)
+            log.error(
+                "record %d of request %s cannot be taken apart: %s",
+                *(record.index, record.request, type(error).__name__),
+            )
             self._fail(delivery, "internal", "The text cannot be taken apart into sentences.")
             return None
         self._next_key += len(draft.units)
@@ -239,7 +243,11 @@ class Worker:
 
     def _recover(self) -> None:
         """After a failed step: narrows the sentences inside down to the guilty one."""
-        log.exception("a step over %d sentences failed", len(self._roster.inside))
+        requests = {unit.draft.delivery.record.request for unit in self._roster.inside.values()}
+        log.exception(
+            "a step over %d sentences failed, of requests %s",
+            *(len(self._roster.inside), ", ".join(sorted(requests)[:MOST_NAMED])),
+        )
         self._engine.reset()
         guilty = self._roster.bisect()
         if guilty is None:

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from api import logs
 from api.__main__ import main
 from api.process import bind
 from api.settings import ApiSettings
+from broker import logs
 from broker.options import flag, variable
 from broker.settings import BrokerSettings
 from tests.api.stage import ROOT, Worker, announce, api_process, body

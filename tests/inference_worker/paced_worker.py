@@ -6,12 +6,12 @@ FAULT is none, raise, crash or hang, when the sentence TEXT is in the engine; a 
 while the file ONCE is not there.
 """
 
-import logging
 import os
 import sys
 import time
 from pathlib import Path
 
+from broker import logs
 from broker.options import parse
 from broker.settings import BrokerSettings
 from inference_worker.draft import LanguageModel
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         program="paced-worker",
         description="A worker without a model.",
     )
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logs.configure("info")
     vocabulary = Vocabulary(SMALL)
     sentence = tuple(vocabulary.pieces(text))
     engine = Paced(slots=settings.slots or 16, width=settings.slots or 16)
