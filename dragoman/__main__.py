@@ -13,7 +13,7 @@ import typer
 from broker import functions, options
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
-from dragoman import checkpoints, demo, lines, stack, top
+from dragoman import checkpoints, dead_letters, demo, lines, stack, top
 from dragoman.client import DEFAULT_URL, Client
 from dragoman.errors import DragomanError, ServerError
 from dragoman.exchange import Retries
@@ -37,6 +37,7 @@ models = typer.Typer(no_args_is_help=True, help="The checkpoints workers can ser
 broker = typer.Typer(no_args_is_help=True, help="The Redis that the tiers meet over.")
 app.add_typer(models, name="models")
 app.add_typer(broker, name="broker")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 PASS_ON: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
