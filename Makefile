@@ -12,9 +12,14 @@ INSTALLED_TRAINING := $(VENV)/.installed-training
 MINUTES ?= 60
 RANKS ?= 2
 MODEL ?= models/small
+
+# Of make chaos.
+SECONDS ?= 60
+SEED ?= 1
+
 ARGS ?=
 
-.PHONY: help install install-dev run demo test lint train evaluate k8s e2e-containers exact clean
+.PHONY: help install install-dev run demo test lint train evaluate k8s e2e-containers exact chaos clean
 
 help:
 	@echo 'make run          install, then run the service on http://127.0.0.1:9527 (Ctrl-C stops it)'
@@ -25,6 +30,7 @@ help:
 	@echo 'make evaluate     score a checkpoint (MODEL=models/small)'
 	@echo 'make k8s          render k8s/deployment.yaml; make e2e-containers tries the images under load'
 	@echo 'make exact        hold the engine to transformers on 2,000 cases'
+	@echo 'make chaos        hurt every process under load and check every answer (SECONDS=60 SEED=1)'
 	@echo 'make clean        remove $(VENV) and what tools have cached'
 
 install: $(INSTALLED)
@@ -89,6 +95,10 @@ evaluate: data/test.tsv.gz
 
 exact: install-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.exact --cases 2000
+
+# A seed makes the same faults again. ARGS: python -m tests.chaos --help.
+chaos: install-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 # k8s/deployment.yaml is what the dev overlay renders to; a test keeps the two equal.
 k8s: install-dev

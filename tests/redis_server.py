@@ -89,6 +89,11 @@ class RedisServer:
         except redis.RedisError:
             return False
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal that it survives."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9, as a crash."""
         self._signal(signal.SIGKILL)

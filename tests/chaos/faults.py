@@ -1,0 +1,178 @@
+"""What is done to the processes: a schedule made from a seed, and the faults themselves."""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from tests.chaos.callers import Callers
+from tests.chaos.cluster import Cluster, Member
+
+AWAY_S = 2.5  # longer than a Redis call may take
+JITTER = 0.5  # of the time between two faults
+
+KINDS = (
+    "worker killed",
+    "worker frozen past its lease",
+    "worker restarted",
+    "worker partitioned",
+    "API process killed",
+    "API process restarted",
+    "Redis killed",
+    "Redis accepts and never answers",
+    "connections cut",
+    "functions wiped",
+    "memory full",
+    "reply streams trimmed",
+    "poison: raise",
+    "poison: hang",
+    "poison: crash",
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: when, in seconds from the start of the load, of what kind, and on whom."""
+
+    at_s: float
+    kind: str
+    pick: int
+
+
+def schedule(seed: int, seconds: float, every_s: float) -> list[Fault]:
+    """The faults of a run, every kind before any comes again. The same for the same arguments."""
+    chance = random.Random(seed)
+    faults: list[Fault] = []
+    kinds: list[str] = []
+    at_s = every_s
+    while at_s < seconds:
+        if not kinds:
+            kinds = chance.sample(KINDS, len(KINDS))
+        faults.append(Fault(round(at_s, 3), kinds.pop(), chance.randrange(1_000)))
+        at_s += every_s * (1 + JITTER * (chance.random() - 0.5))
+    return faults
+
+
+class Faults:
+    """Injects them. The first API process and the first worker are never ended, so that what they
+    leak adds up."""
+
+    def __init__(self, cluster: Cluster, callers: Callers) -> None:
+        self.done: Counter[str] = Counter()
+        self._cluster = cluster
+        self._callers = callers
+        self._redis: Any = redis.asyncio.Redis(port=cluster.redis.port, protocol=2)
+        self._one_at_redis = asyncio.Lock()
+        self._acts: dict[str, Callable[[int], Coroutine[Any, Any, None]]] = {
+            "worker killed": self._kill_worker,
+            "worker frozen past its lease": self._freeze_worker,
+            "worker restarted": self._restart_worker,
+            "worker partitioned": self._part_worker,
+            "API process killed": self._kill_api,
+            "API process restarted": self._restart_api,
+            "Redis killed": self._kill_redis,
+            "Redis accepts and never answers": self._freeze_redis,
+            "connections cut": self._cut_connections,
+            "functions wiped": self._wipe_functions,
+            "memory full": self._fill_memory,
+            "reply streams trimmed": self._trim_replies,
+        }
+
+    async def run(self, faults: list[Fault]) -> None:
+        """Injects each at its time; returns when the last one is over."""
+        began_s = asyncio.get_running_loop().time()
+        running: list[asyncio.Task[None]] = []
+        for fault in faults:
+            await asyncio.sleep(began_s + fault.at_s - asyncio.get_running_loop().time())
+            running.append(asyncio.ensure_future(self._inject(fault)))
+        await asyncio.gather(*running)
+        await self._redis.aclose()
+
+    async def _inject(self, fault: Fault) -> None:
+        if fault.kind.startswith("poison: "):
+            self._callers.poison.append(fault.kind.removeprefix("poison: "))
+        else:
+            await self._acts[fault.kind](fault.pick)
+        self.done[fault.kind] += 1
+
+    # ── Workers and API processes ────────────────────────────────────────────────────────────
+
+    def _worker(self, pick: int) -> Member:
+        return self._cluster.workers[1 + pick % (len(self._cluster.workers) - 1)]
+
+    def _api(self, pick: int) -> Member:
+        return self._cluster.apis[1 + pick % (len(self._cluster.apis) - 1)]
+
+    async def _kill_worker(self, pick: int) -> None:
+        self._worker(pick).send(signal.SIGKILL)
+
+    async def _restart_worker(self, pick: int) -> None:
+        self._worker(pick).send(signal.SIGTERM)
+
+    async def _freeze_worker(self, pick: int) -> None:
+        member = self._worker(pick)
+        frozen = member.process
+        assert frozen is not None
+        member.send(signal.SIGSTOP)
+        await asyncio.sleep(self._cluster.shape.lease_s * 1.5)
+        if frozen.poll() is None:
+            frozen.send_signal(signal.SIGCONT)
+
+    async def _part_worker(self, pick: int) -> None:
+        self._cluster.partition.close()
+        await asyncio.sleep(self._cluster.shape.lease_s * 1.5)
+        self._cluster.partition.heal(cut=pick % 2 == 0)
+
+    async def _kill_api(self, pick: int) -> None:
+        self._api(pick).send(signal.SIGKILL)
+
+    async def _restart_api(self, pick: int) -> None:
+        self._api(pick).send(signal.SIGTERM)
+
+    # ── Redis ────────────────────────────────────────────────────────────────────────────────
+
+    async def _kill_redis(self, pick: int) -> None:
+        async with self._one_at_redis:
+            await asyncio.to_thread(self._cluster.redis.kill)
+            await asyncio.to_thread(self._cluster.redis.start)
+
+    async def _freeze_redis(self, pick: int) -> None:
+        async with self._one_at_redis:
+            self._cluster.redis.send(signal.SIGSTOP)
+            await asyncio.sleep(AWAY_S)
+            self._cluster.redis.send(signal.SIGCONT)
+
+    async def _cut_connections(self, pick: int) -> None:
+        """Half of them, whoever they are; it is not always the same half."""
+        async with self._one_at_redis:
+            chance = random.Random(pick)
+            clients = await self._redis.client_list()
+            for client in chance.sample(clients, (len(clients) + 1) // 2):
+                try:
+                    await self._redis.client_kill_filter(_id=client["id"], skipme=True)
+                except redis.ResponseError:
+                    continue  # it has left by itself
+
+    async def _wipe_functions(self, pick: int) -> None:
+        async with self._one_at_redis:
+            await self._redis.function_flush()
+
+    async def _fill_memory(self, pick: int) -> None:
+        """Lowers the limit below what is used, which for the server is the same."""
+        async with self._one_at_redis:
+            used = int((await self._redis.info("memory"))["used_memory"])
+            await self._redis.config_set("maxmemory", used // 2)
+            await asyncio.sleep(AWAY_S)
+            await self._redis.config_set("maxmemory", 0)
+
+    async def _trim_replies(self, pick: int) -> None:
+        """All of their news, read or not."""
+        async with self._one_at_redis:
+            async for key in self._redis.scan_iter("dragoman:*:reply:*", count=1_000):
+                await self._redis.xtrim(key, maxlen=0, approximate=False)
