@@ -28,11 +28,14 @@ async def admit(request: Request, *, synchronous: bool) -> Submission:
     digest = parameters.idempotency_digest(request, TENANT)
     payload = parse(await request.body()).payload
     check_pair(await service.catalogue.entry(), payload.from_lang, payload.to_lang)
+    lane_of = lane(payload, synchronous)
+    shared = synchronous and not digest and service.producer.settings.memory
+    join = work(payload, lane_of) if shared else ""
     return Submission(
-        id=service.producer.new_request_id(digest),
+        id=service.producer.new_request_id(digest or join),
         tenant=TENANT,
         model=service.model,
-        lane=lane(payload, synchronous),
+        lane=lane_of,
         source=payload.from_lang,
         target=payload.to_lang,
         ids=[record.id for record in payload.records],
@@ -41,6 +44,7 @@ async def admit(request: Request, *, synchronous: bool) -> Submission:
         kept=bool(digest) or not synchronous,
         idempotency=digest,
         fingerprint=fingerprint(payload) if digest else "",
+        join=join,
         traceparent=parameters.traceparent(request),
     )
 
@@ -59,11 +63,18 @@ def fingerprint(payload: Payload) -> str:
     return hashlib.sha256(msgspec.json.encode(payload)).hexdigest()
 
 
+def work(payload: Payload, lane: Lane) -> str:
+    """The same for two bodies that mean the same work, whatever their records are called."""
+    texts = [record.text for record in payload.records]
+    meant = msgspec.json.encode([lane, payload.from_lang, payload.to_lang, texts])
+    return hashlib.blake2b(meant, digest_size=16).hexdigest()
+
+
 async def submit(request: Request, submission: Submission) -> Receipt:
     """Hands the work to the broker and counts it."""
     service = service_of(request)
     receipt = await service.producer.submit(submission)
     request.scope[WORK] = receipt.id
-    if not receipt.duplicate:
+    if not (receipt.duplicate or receipt.joined):
         service.metrics.accepted(submission)
     return receipt

@@ -46,6 +46,8 @@ def _detailed(
         timings=Timings(told.queue_ms, told.tokenize_ms, told.inference_ms),
         attempts=told.attempts,
         sentences=told.sentences,
+        cached=told.cached,
+        coalesced=told.coalesced,
         warnings=told.warnings,
     )
 

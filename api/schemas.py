@@ -88,6 +88,17 @@ class RecordResult(msgspec.Struct, frozen=True, omit_defaults=True):
     timings: Timings | UnsetType = UNSET
     attempts: int | UnsetType = UNSET
     sentences: int | UnsetType = UNSET
+    cached: (
+        Annotated[int, Meta(description="Sentences that came from the translation memory.")]
+        | UnsetType
+    ) = UNSET
+    coalesced: (
+        Annotated[
+            int,
+            Meta(description="Sentences that were translated once with equal ones in flight."),
+        ]
+        | UnsetType
+    ) = UNSET
     warnings: list[str] | UnsetType = UNSET
 
 

@@ -1,10 +1,14 @@
 """POST /translation: takes the records, waits for them, answers in their order."""
 
+from time import monotonic
+
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import examples
 from api.admission import admit, submit
+from api.joining import share
 from api.openapi import Answer, Operation, problem
 from api.parameters import (
     DEADLINE,
@@ -36,16 +40,52 @@ async def translate(request: Request) -> Response:
     submission = await admit(request, synchronous=not wanted.at_once)
     if wanted.at_once:
         return await hand_over(request, submission, wanted)
+    patience_s = _patience_s(service.settings.sync_wait_s, submission, wanted)
     with service.waiter.watching(TENANT, submission.id, submission) as watch:
         receipt = await submit(request, submission)
         if receipt.id == submission.id:
-            return await _answer(request, submission, submission.id, watch, wanted, details)
+            return await _answer(
+                request, submission, submission.id, watch, wanted, patience_s, details
+            )
+    if receipt.joined:
+        return await _share(request, submission, receipt.id, wanted, patience_s, details)
     # An earlier request has the work: wait for that one, unless it has ended.
     with service.waiter.watching(TENANT, receipt.id) as watch:
         status = await service.producer.watch(TENANT, receipt.id)
         if status is None or status.finished:
             watch.tell(ended=True)
-        return await _answer(request, submission, receipt.id, watch, wanted, details)
+        return await _answer(request, submission, receipt.id, watch, wanted, patience_s, details)
+
+
+def _patience_s(most_s: float, submission: Submission, wanted: Preference) -> float:
+    """How long the answer may take."""
+    patience_s = most_s if wanted.wait_s is None else min(most_s, wanted.wait_s)
+    return min(patience_s, submission.deadline_ms / 1000 + EXPIRY_S)
+
+
+async def _share(
+    request: Request,
+    submission: Submission,
+    joined: str,
+    wanted: Preference,
+    patience_s: float,
+    details: bool,
+) -> Response:
+    """Answers with the work of an identical request, or goes on with a request of the caller's own:
+    one that nothing joins, and for no longer than the caller has asked for in all."""
+    began_s = monotonic()
+    ending, view = await share(request, submission, joined, patience_s)
+    if ending is Ending.LEFT:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if view is not None:
+        return translation(*view, details, wanted.applied)
+    spent_s = monotonic() - began_s
+    left_ms = max(1, submission.deadline_ms - int(spent_s * 1000))
+    own = msgspec.structs.replace(submission, join="", deadline_ms=left_ms)
+    with service_of(request).waiter.watching(TENANT, own.id, own) as watch:
+        await submit(request, own)
+        left_s = max(0.0, patience_s - spent_s)
+        return await _answer(request, own, own.id, watch, wanted, left_s, details)
 
 
 async def hand_over(request: Request, submission: Submission, wanted: Preference) -> Response:
@@ -65,14 +105,11 @@ async def _answer(
     request_id: str,
     watch: Watch,
     wanted: Preference,
+    patience_s: float,
     details: bool,
 ) -> Response:
     """Waits and answers; the request is with the broker from here on."""
     service = service_of(request)
-    patience_s = service.settings.sync_wait_s
-    if wanted.wait_s is not None:
-        patience_s = min(patience_s, wanted.wait_s)
-    patience_s = min(patience_s, submission.deadline_ms / 1000 + EXPIRY_S)
     try:
         ending = await wait(watch.finished(patience_s), service.closing, request.receive)
         if ending is Ending.LEFT:

@@ -235,18 +235,14 @@ class Consumer:
     def _write(self, keys: Keys, ends: list[End]) -> int:
         records = [delivery.record for delivery, _, _ in ends]
         requests = _places(self._request(keys, record) for record in records)
-        digests = _places(
-            keys.idempotency(record.tenant, record.idempotency)
-            for record in records
-            if record.idempotency
-        )
+        leads = _places(lead for record in records if (lead := _lead(keys, record)))
         processes = sorted({p for request in requests for p in self._watchers.get(request, ())})
         arguments: list[Any] = [
             self.model,
             self.settings.result_ttl_s * 1000,
             self.settings.dead_letters,
             len(requests),
-            len(digests),
+            len(leads),
             *processes,
             "--",
         ]
@@ -256,7 +252,7 @@ class Consumer:
                 record.lane,
                 delivery.entry,
                 requests[self._request(keys, record)],
-                digests.get(keys.idempotency(record.tenant, record.idempotency), 0),
+                leads.get(_lead(keys, record), 0),
                 record.request,
                 record.index,
                 b"" if outcome is None else _encode(outcome),
@@ -266,7 +262,7 @@ class Consumer:
                 _encode(record) if dead else b"",
             )
         replies = [keys.reply(process) for process in processes]
-        names = [keys.load(), keys.dead(), *self._lanes(keys), *requests, *digests, *replies]
+        names = [keys.load(), keys.dead(), *self._lanes(keys), *requests, *leads, *replies]
         acknowledged, news = self._call("complete", names, arguments)
         for process, line in zip(news[::2], news[1::2], strict=True):
             # It began to watch after ``begin`` looked.
@@ -382,6 +378,13 @@ class Consumer:
             shard = shard_of(delivery.record.request, len(self._shards))
             groups[shard or 0].append(delivery)
         return [(self._shards[shard], group) for shard, group in groups.items()]
+
+
+def _lead(keys: Keys, record: Record) -> str:
+    """The key that leads to the record's request besides its id; "" if there is none."""
+    if record.idempotency:
+        return keys.idempotency(record.tenant, record.idempotency)
+    return keys.inflight(record.tenant, record.join) if record.join else ""
 
 
 def _places(names: Iterable[str]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 1
+local REVISION = 2
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker has reported its batch
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -118,19 +118,25 @@ local function publish(news, replies)
   return left
 end
 
-local function expire_together(request, idempotency, ttl_ms)
+-- A request that has ended lives on for its results; so does the Idempotency-Key that leads to it.
+-- The mark by which identical requests joined it goes: only what is in flight is joined.
+local function settle(request, lead, id, ttl_ms)
   redis.call('PEXPIRE', request, ttl_ms)
-  if idempotency then redis.call('PEXPIRE', idempotency, ttl_ms) end
+  local value = lead and redis.call('GET', lead)
+  if not value then return end
+  if value == id then redis.call('DEL', lead)
+  elseif string.sub(value, 1, #id + 1) == id .. ' ' then redis.call('PEXPIRE', lead, ttl_ms) end
 end
 
 -- ── submit ───────────────────────────────────────────────────────────────────────────────────
--- KEYS: request, load, backlog, stream [, idempotency]
+-- KEYS: request, load, backlog, stream [, lead: idempotency, or the mark of a request to join]
 -- ARGV: id, tenant, model, lane, source, target, ids, deadline in ms from now, result TTL ms, cap,
---       kept, watching process, idempotency digest, fingerprint, weight, then per record:
---       cost, the record's JSON from its tenant on
+--       kept, watching process, idempotency digest, fingerprint, weight, the request not to join
+--       ('' any, '-' if the lead is no mark), then per record: cost, the record's JSON from its
+--       tenant on
 -- Answers {verdict, id, outstanding cost, rate}.
 local function submit(keys, args)
-  local request, load, backlog, stream, idempotency = unpack(keys)
+  local request, load, backlog, stream, lead = unpack(keys)
   local id, tenant, model, lane, source, target, ids = unpack(args, 1, 7)
   local now = now_ms()
   local deadline, ttl = now + tonumber(args[8]), tonumber(args[8]) + tonumber(args[9])
@@ -140,16 +146,19 @@ local function submit(keys, args)
   local outstanding, rate = number(fields[1], 0), fields[2] or ''
 
   if redis.call('EXISTS', request) == 1 then return {'duplicate', id, outstanding, rate} end
-  if idempotency then
-    local earlier = redis.call('GET', idempotency)
-    if earlier then
+  local joining = lead and args[16] ~= '-'
+  if lead then
+    local earlier = redis.call('GET', lead)
+    if joining then
+      if earlier and earlier ~= args[16] then return {'joined', earlier, outstanding, rate} end
+    elseif earlier then
       local earlier_id, fingerprint = string.match(earlier, '^(%S+) (.*)$')
       if fingerprint ~= args[14] then return {'conflict', earlier_id, outstanding, rate} end
       return {'duplicate', earlier_id, outstanding, rate}
     end
   end
   local cost, costs = 0, {}
-  for i = 16, #args, 2 do
+  for i = 17, #args, 2 do
     cost = cost + tonumber(args[i])
     table.insert(costs, args[i])
   end
@@ -161,10 +170,10 @@ local function submit(keys, args)
   local head = '{"request":"' .. id .. '","accepted_ms":' .. string.format('%d', now)
     .. ',"deadline_ms":' .. string.format('%d', deadline) .. ',"index":'
   local score, members = base, {}
-  for i = 16, #args, 2 do
+  for i = 17, #args, 2 do
     score = score + tonumber(args[i]) / weight
     table.insert(members, exact(score))
-    table.insert(members, head .. string.format('%d', (i - 16) / 2) .. ',' .. args[i + 1])
+    table.insert(members, head .. string.format('%d', (i - 17) / 2) .. ',' .. args[i + 1])
     if #members >= 512 then
       redis.call('ZADD', backlog, unpack(members))
       members = {}
@@ -178,7 +187,7 @@ local function submit(keys, args)
     'waiters', 1, 'kept', args[11], 'watchers', process, 'idempotency', args[13],
     'base', exact(base), 'weight', args[15], 'costs', table.concat(costs, ' '))
   redis.call('PEXPIRE', request, ttl)
-  if idempotency then redis.call('SET', idempotency, id .. ' ' .. args[14], 'PX', ttl) end
+  if lead then redis.call('SET', lead, joining and id or id .. ' ' .. args[14], 'PX', ttl) end
   raise_load(load, model, lane, tenant, cost, exact(precise_ms()))
   promote(stream, backlog, load, model, lane)
   return {'accepted', id, outstanding + cost, rate}
@@ -199,6 +208,27 @@ local function watch(keys, args)
   local results = {}
   if args[2] == 'results' then results = redis.call('HGETALL', keys[1]) end
   return {status, now_ms(), load[1] or '0', load[2] or '', results}
+end
+
+-- ── join ─────────────────────────────────────────────────────────────────────────────────────
+-- KEYS: request   ARGV: process to wake, ms from now that the work may take, result TTL ms
+-- A caller more for work under way: it goes on as long as the most patient one allows. Answers 0,
+-- and changes nothing, for a request that is gone or has ended, or some of whose records may have
+-- ended as expired.
+local function join(keys, args)
+  local fields = redis.call('HMGET', keys[1], 'state', 'deadline_ms', 'watchers')
+  local now, until_ms = now_ms(), number(fields[2], 0)
+  if (fields[1] ~= 'queued' and fields[1] ~= 'running') or until_ms <= now then return 0 end
+  local deadline, watchers = now + tonumber(args[2]), fields[3] or ''
+  if deadline > until_ms then
+    redis.call('HSET', keys[1], 'deadline_ms', string.format('%d', deadline))
+    redis.call('PEXPIRE', keys[1], tonumber(args[2]) + tonumber(args[3]))
+  end
+  if not string.find(' ' .. watchers .. ' ', ' ' .. args[1] .. ' ', 1, true) then
+    redis.call('HSET', keys[1], 'watchers', watchers .. ' ' .. args[1])
+  end
+  redis.call('HINCRBY', keys[1], 'waiters', 1)
+  return 1
 end
 
 -- ── keep, leave ──────────────────────────────────────────────────────────────────────────────
@@ -260,7 +290,7 @@ local function cancel(keys, args)
   end
   if removed > 0 then lower_load(load, model, lane, tenant, removed) end
   redis.call('HSET', request, 'state', 'cancelled')
-  expire_together(request, fields[9] ~= '' and keys[5], args[3])
+  settle(request, fields[9] ~= '' and keys[5], id, args[3])
   local news, replies = {}, {}
   for i = 5, #args do replies[args[i]] = keys[i + 1] end
   note(news, fields[8], id, fields[7], 'cancelled')
@@ -300,16 +330,16 @@ end
 
 -- ── complete ─────────────────────────────────────────────────────────────────────────────────
 -- KEYS: load, dead, interactive stream, its backlog, bulk stream, its backlog, then requests, then
---       idempotency keys, then reply streams
--- ARGV: model, result TTL ms, dead letters to keep, number of requests, number of idempotency
---       keys, processes of the reply streams, '--', then per record: lane, entry, which request,
---       which idempotency key (0 none), request id, index, outcome ('' none), 1 if it has a text,
+--       leads (idempotency keys, marks of requests to join), then reply streams
+-- ARGV: model, result TTL ms, dead letters to keep, number of requests, number of leads,
+--       processes of the reply streams, '--', then per record: lane, entry, which request, which
+--       lead (0 none), request id, index, outcome ('' none), 1 if it has a text,
 --       cost, tenant, dead letter ('' none)
 -- Only the acknowledgement that really removes an entry counts, so a second finisher changes
 -- nothing. Answers {records acknowledged, news left to publish}.
 local LANES = {interactive = 3, bulk = 5}
 
-local function store(request, idempotency, args, at, ttl_ms, news)
+local function store(request, lead, args, at, ttl_ms, news)
   local fields = redis.call('HMGET', request, 'state', 'watchers')
   local state = fields[1]
   if not state or state == 'cancelled' then return end
@@ -319,15 +349,15 @@ local function store(request, idempotency, args, at, ttl_ms, news)
   if remaining == 0 then
     state = succeeded > 0 and 'done' or 'failed'
     redis.call('HSET', request, 'state', state)
-    expire_together(request, idempotency, ttl_ms)
+    settle(request, lead, args[at + 4], ttl_ms)
   end
   news[args[at + 4]] = {fields[2], remaining, state}
 end
 
 local function complete(keys, args)
   local model, ttl_ms, letters = args[1], args[2], args[3]
-  local idempotencies_at = 6 + tonumber(args[4])
-  local replies_at = idempotencies_at + tonumber(args[5])
+  local leads_at = 6 + tonumber(args[4])
+  local replies_at = leads_at + tonumber(args[5])
   local replies, at = {}, 6
   while args[at] ~= '--' do
     replies[args[at]] = keys[replies_at + at - 5]
@@ -342,9 +372,9 @@ local function complete(keys, args)
       acknowledged, drained = acknowledged + 1, drained + cost
       local owner = lane .. ' ' .. tenant
       lowered[owner] = (lowered[owner] or 0) + cost
-      local idempotency = tonumber(args[i + 3]) > 0 and keys[idempotencies_at + args[i + 3]]
+      local lead = tonumber(args[i + 3]) > 0 and keys[leads_at + args[i + 3]]
       if args[i + 6] ~= '' then
-        store(keys[6 + args[i + 2]], idempotency, args, i, ttl_ms, changed)
+        store(keys[6 + args[i + 2]], lead, args, i, ttl_ms, changed)
       end
       if args[i + 10] ~= '' then
         redis.call('XADD', keys[2], 'MAXLEN', '~', letters, '*', 'model', model,
@@ -491,6 +521,7 @@ end
 local SPARED = {'allow-oom'}
 redis.register_function('dragoman_v1_submit', submit)
 redis.register_function{function_name = 'dragoman_v1_watch', callback = watch, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_join', callback = join, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_keep', callback = keep, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_leave', callback = leave, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_listen', callback = listen, flags = SPARED}

@@ -89,6 +89,9 @@ class Keys:
     def idempotency(self, tenant: str, digest: str) -> str:
         return f"dragoman:{{{self.tag}}}:idempotency:{tenant}:{digest}"
 
+    def inflight(self, tenant: str, fingerprint: str) -> str:
+        return f"dragoman:{{{self.tag}}}:inflight:{tenant}:{fingerprint}"
+
     def load(self) -> str:
         return f"dragoman:{{{self.tag}}}:load"
 

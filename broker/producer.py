@@ -28,8 +28,10 @@ from broker.wire import (
     WorkerEntry,
 )
 
+MOST_JOINS = 3  # identical requests that end while they are being joined, before we give up
 ABANDON_S = 30.0  # how long a request that nobody waits for is kept running
 DEFAULT_WEIGHT = 1  # a tenant's share of the fair queue
+_NO_MARK = "-"  # in place of the request that submit must not join: nothing is to be joined
 
 _encode = msgspec.json.Encoder().encode
 _decode_outcome = msgspec.json.Decoder(Outcome).decode
@@ -47,6 +49,7 @@ class _RecordTail(msgspec.Struct, omit_defaults=True):
     text: str
     v: int
     idempotency: str = ""
+    join: str = ""
     traceparent: str = ""
 
 
@@ -74,19 +77,30 @@ class Producer:
         for keys in self._keys:
             await self._call("watch", [keys.request("", ""), keys.load()], ["", ""])
 
-    def new_request_id(self, idempotency: str = "") -> str:
-        """An id whose shard is random, or decided by the digest of an Idempotency-Key."""
+    def new_request_id(self, lead: str = "") -> str:
+        """An id whose shard is random, or decided by the digest by which later requests must find
+        this one: that of its Idempotency-Key or of its work."""
         shards = self.settings.shards
-        if idempotency:
-            return new_request_id(zlib.crc32(idempotency.encode()) % shards)
+        if lead:
+            return new_request_id(zlib.crc32(lead.encode()) % shards)
         return new_request_id(secrets.randbelow(shards))
 
     async def submit(self, submission: Submission) -> Receipt:
         """Queues all records of a request, or none of them.
 
-        Safe to call again with the same id after any error: what was queued stays queued once.
-        Raises Overloaded and IdempotencyConflict.
+        With ``join``, work of the same name in flight is joined instead: then whoever leaves must
+        ``leave`` that request. Safe to call again with the same id after any error: what was queued
+        stays queued once. Raises Overloaded and IdempotencyConflict.
         """
+        receipt = await self._submit(submission, "")
+        for _ in range(MOST_JOINS):
+            if not receipt.joined or await self._join(submission, receipt.id):
+                return receipt
+            receipt = await self._submit(submission, receipt.id)
+        return await self._submit(msgspec.structs.replace(submission, join=""), "")
+
+    async def _submit(self, submission: Submission, over: str) -> Receipt:
+        """``over``: a request that cannot be joined any more; its mark is taken over."""
         keys = self._shard(submission.id)
         if keys is None:
             raise ValueError("the request id was not made by new_request_id")
@@ -98,16 +112,34 @@ class Producer:
         ]
         if submission.idempotency:
             names.append(keys.idempotency(submission.tenant, submission.idempotency))
-        answer = await self._call("submit", names, self._submit_arguments(submission))
+        elif submission.join:
+            names.append(keys.inflight(submission.tenant, submission.join))
+        answer = await self._call("submit", names, self._submit_arguments(submission, over))
         verdict, request_id = answer[0].decode(), answer[1].decode()
         outstanding, rate = int(answer[2]), _number(answer[3])
         if verdict == "overloaded":
             raise Overloaded(_wait_s(outstanding, rate))
         if verdict == "conflict":
             raise IdempotencyConflict("this Idempotency-Key came with another body before")
-        return Receipt(request_id, verdict == "duplicate", outstanding, _wait_s(outstanding, rate))
+        return Receipt(
+            request_id,
+            verdict == "duplicate",
+            verdict == "joined",
+            outstanding,
+            _wait_s(outstanding, rate),
+        )
 
-    def _submit_arguments(self, submission: Submission) -> list[Any]:
+    async def _join(self, submission: Submission, request_id: str) -> bool:
+        """Counts this caller in, unless the request has ended meanwhile. A call that ran twice
+        would only keep the work going when nobody wants it any more."""
+        keys = self._shard(request_id)
+        if keys is None:
+            return False
+        arguments = [self.process, submission.deadline_ms, self.settings.result_ttl_s * 1000]
+        name = keys.request(submission.tenant, request_id)
+        return bool(await self._call("join", [name], arguments))
+
+    def _submit_arguments(self, submission: Submission, over: str) -> list[Any]:
         arguments: list[Any] = [
             submission.id,
             submission.tenant,
@@ -124,6 +156,7 @@ class Producer:
             submission.idempotency,
             submission.fingerprint,
             DEFAULT_WEIGHT,
+            over if submission.join else _NO_MARK,
         ]
         for text in submission.texts:
             cost = max(1, len(text))
@@ -136,6 +169,7 @@ class Producer:
                 text=text,
                 v=PROTOCOL_VERSION,
                 idempotency=submission.idempotency,
+                join=submission.join,
                 traceparent=submission.traceparent,
             )
             arguments += (cost, _encode(tail)[1:])

@@ -26,6 +26,10 @@ class BrokerSettings:
     heartbeat_s: float = option(5.0, "How often a worker reports; three missed ones make it dead.")
     dead_letters: int = option(10_000, "How many dead letters are kept, about.")
     reply_ttl_s: int = option(120, "How long the reply stream of a dead API process is kept.")
+    memory: bool = option(
+        True,
+        "Whether what a tenant had translated before, or has under way, is not translated again.",
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= MAX_SHARDS:

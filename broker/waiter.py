@@ -172,7 +172,10 @@ class Waiter:
         spent_ms = int((now - watch.registered) * 1000)
         await self._producer.submit(
             msgspec.structs.replace(
-                submission, deadline_ms=max(1, submission.deadline_ms - spent_ms)
+                # Its own caller waits for this id: it must not join another one now.
+                submission,
+                deadline_ms=max(1, submission.deadline_ms - spent_ms),
+                join="",
             )
         )
         watch.heard = now

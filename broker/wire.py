@@ -35,6 +35,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     deadline_ms: int  # Redis TIME, milliseconds since the epoch
     v: int = PROTOCOL_VERSION
     idempotency: str = ""  # digest of the Idempotency-Key; names its Redis key
+    join: str = ""  # names the Redis key that leads identical requests to this one
     traceparent: str = ""
 
 
@@ -56,6 +57,8 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     tokenize_ms: float = 0.0
     inference_ms: float = 0.0  # admitted to the engine → last sentence finished
     warnings: list[str] = []
+    cached: int = 0  # of the sentences: taken from the tenant's translation memory
+    coalesced: int = 0  # of the sentences: translated once with equal ones in flight
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -81,14 +84,16 @@ class Submission(msgspec.Struct, frozen=True):
     kept: bool = False  # a Location was or will be given: never cancelled for lack of waiters
     idempotency: str = ""  # digest of tenant and Idempotency-Key, "" without one
     fingerprint: str = ""  # digest of the body, compared when the key is used again
+    join: str = ""  # digest of the work: equal ones in flight share it; never with idempotency
     traceparent: str = ""
 
 
 class Receipt(msgspec.Struct, frozen=True):
     """What ``submit`` answers."""
 
-    id: str  # the request that now holds the work: an earlier one for a repeated Idempotency-Key
-    duplicate: bool
+    id: str  # the request that now holds the work: an earlier one if duplicate or joined
+    duplicate: bool  # the id, or the Idempotency-Key, came before
+    joined: bool  # the work is an identical request's, which waits for this caller too
     outstanding_cost: int  # characters queued or running in this shard, this request included
     estimated_wait_s: float | None  # None while no drain rate has been measured
 

@@ -87,6 +87,8 @@ async def test_details(client: httpx.AsyncClient, worker: Worker) -> None:
         "timings": {"queueMs": 1.5, "tokenizeMs": 0.5, "inferenceMs": 20.0},
         "attempts": 1,
         "sentences": 2,
+        "cached": 0,
+        "coalesced": 0,
         "warnings": ["unknown piece"],
     }
     assert second["status"] == "failed"

@@ -26,7 +26,9 @@ def _function_names(server: RedisServer) -> list[str]:
 
 
 def test_a_newer_revision_on_the_server_is_kept(redis_server: RedisServer) -> None:
-    newer = functions.source().replace("local REVISION = 1", "local REVISION = 99")
+    newer = functions.source().replace(
+        f"local REVISION = {functions.revision()}", "local REVISION = 99"
+    )
     redis_server.client.function_load(newer, replace=True)
     try:
         assert "revision 99" in functions.init(settings_for(redis_server))[0]
