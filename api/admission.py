@@ -10,12 +10,31 @@ from api import parameters
 from api.access import WORK
 from api.decoding import parse
 from api.languages import check_pair
+from api.openapi import problem
 from api.schemas import Payload
 from api.service import TENANT, service_of
 from broker.wire import Lane, Receipt, Submission
 
 INTERACTIVE_RECORDS = 16
 INTERACTIVE_CHARS = 4_000
+
+RETRY_AFTER = "Seconds, at random between when there is room and when the present work is done."
+REFUSED = (  # answers of whatever queues work
+    problem(
+        429,
+        "`tenant_overloaded`: more of the caller's own work is waiting than it may have."
+        " `estimatedSeconds` is how long this request would have waited.",
+        Retry_After=RETRY_AFTER,
+    ),
+    problem(
+        503,
+        "`overloaded`: more work is waiting than the service accepts. `too_late`: the work would"
+        " end after its deadline (`deadlineSeconds`, set with X-Deadline-Ms). Nothing was queued;"
+        " `estimatedSeconds` is how long this request would have waited. `broker_unavailable`:"
+        " Redis is away.",
+        Retry_After=RETRY_AFTER,
+    ),
+)
 
 
 async def admit(request: Request, *, synchronous: bool) -> Submission:

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import examples
-from api.admission import admit
+from api.admission import REFUSED, admit
 from api.openapi import JSON, Answer, Operation, problem
 from api.parameters import (
     DEADLINE,
@@ -86,7 +86,7 @@ OPERATIONS = (
             problem(413, "The body is too large, or holds too much text."),
             problem(415, "The body is something else than JSON."),
             problem(422, "A field does not fit, or the Idempotency-Key came with another body."),
-            problem(503, "Overloaded, or Redis is away.", Retry_After="Seconds."),
+            *REFUSED,
         ),
     ),
     Operation(

@@ -5,6 +5,7 @@ No problem ever repeats what the caller sent; it names the field and what to do 
 
 import logging
 import math
+import random
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -20,13 +21,16 @@ from broker.errors import (
     BrokerUnavailable,
     IdempotencyConflict,
     Overloaded,
+    TenantOverloaded,
+    TooLate,
 )
 
 log = logging.getLogger("dragoman.api")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_UNAVAILABLE_S = 1
-RETRY_UNMEASURED_S = 10  # overloaded before any drain rate was measured
+RETRY_UNMEASURED_S = (5.0, 15.0)  # overloaded before any drain rate was measured
+LEAST_SPREAD_S = 2.0  # over which refused callers come back at least
 LONGEST_RETRY_S = 3600
 
 
@@ -78,16 +82,54 @@ def unknown_job() -> Problem:
     )
 
 
-def _overloaded(error: Exception) -> Problem:
-    wait_s = error.estimated_wait_s if isinstance(error, Overloaded) else None
-    seconds = RETRY_UNMEASURED_S if wait_s is None else math.ceil(wait_s)
-    seconds = min(max(seconds, 1), LONGEST_RETRY_S)
+def retry_s(error: Overloaded) -> int:
+    """When to come back: not before there is room, not after the present work is done (the service
+    would run dry), and at random in between, so that those refused together come back apart."""
+    if error.estimated_wait_s is None:
+        first_s, last_s = RETRY_UNMEASURED_S
+    else:
+        first_s = error.room_s or 0.0
+        last_s = max(error.estimated_wait_s, 2 * first_s, LEAST_SPREAD_S)
+    return min(max(1, math.ceil(random.uniform(first_s, last_s))), LONGEST_RETRY_S)
+
+
+def _refused(error: Overloaded, status: int, code: str, why: str, remedy: str) -> Problem:
+    seconds = retry_s(error)
+    wait_s = error.estimated_wait_s
+    known = {} if wait_s is None else {"estimatedSeconds": round(wait_s, 1)}
+    told = "" if wait_s is None else f" It would have waited for about {wait_s:.1f} s."
     return Problem(
-        503,
-        "overloaded",
-        f"More work is waiting than the service accepts. Try again in about {seconds} s.",
+        status,
+        code,
+        f"{why}{told} {remedy.format(seconds=seconds)}",
         headers={"Retry-After": str(seconds)},
+        members=known,
     )
+
+
+def _overloaded(error: Exception) -> Problem:
+    assert isinstance(error, Overloaded)
+    why = "More work is waiting than the service accepts; nothing of this request was queued."
+    return _refused(error, 503, "overloaded", why, "Try again in {seconds} s.")
+
+
+def _tenant_overloaded(error: Exception) -> Problem:
+    assert isinstance(error, TenantOverloaded)
+    why = "More of your own work is waiting than you may have; nothing of this request was queued."
+    remedy = "Let some of it finish, or cancel some, and try again in {seconds} s."
+    return _refused(error, 429, "tenant_overloaded", why, remedy)
+
+
+def _too_late(error: Exception) -> Problem:
+    assert isinstance(error, TooLate)
+    why = (
+        f"The work would not end before its deadline of {error.deadline_s:g} s; nothing of this"
+        " request was queued."
+    )
+    remedy = "Allow more time with X-Deadline-Ms, send less at once, or try again in {seconds} s."
+    problem = _refused(error, 503, "too_late", why, remedy)
+    problem.members["deadlineSeconds"] = error.deadline_s
+    return problem
 
 
 def _unavailable(error: Exception) -> Problem:
@@ -143,6 +185,8 @@ def internal() -> Problem:
 
 
 TABLE: tuple[tuple[type[Exception], Callable[[Exception], Problem]], ...] = (
+    (TenantOverloaded, _tenant_overloaded),
+    (TooLate, _too_late),
     (Overloaded, _overloaded),
     (IdempotencyConflict, _conflict),
     (BrokerUnavailable, _unavailable),

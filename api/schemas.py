@@ -162,7 +162,7 @@ class Readiness(msgspec.Struct, frozen=True):
     workers: Annotated[int, Meta(description="Live workers of the model.")]
 
 
-class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """RFC 9457 problem details."""
 
     type: str
@@ -175,6 +175,12 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     near: (
         Annotated[list[Language], Meta(description="Languages that may have been meant.")]
         | UnsetType
+    ) = UNSET
+    estimated_seconds: (
+        Annotated[float, Meta(description="How long refused work would have waited.")] | UnsetType
+    ) = UNSET
+    deadline_seconds: (
+        Annotated[float, Meta(description="The deadline that it would have missed.")] | UnsetType
     ) = UNSET
     result: (
         Annotated[

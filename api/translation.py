@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import examples
-from api.admission import admit, submit
+from api.admission import REFUSED, admit, submit
 from api.joining import share
 from api.openapi import Answer, Operation, problem
 from api.parameters import (
@@ -201,7 +201,7 @@ OPERATIONS = (
             problem(415, "The body is something else than JSON."),
             problem(422, "A field is missing or does not fit."),
             problem(502, "No record could be translated; `result` says why."),
-            problem(503, "Overloaded, or Redis is away.", Retry_After="Seconds."),
+            *REFUSED,
             problem(504, "Not done in time.", Location="Where the same request can be read."),
         ),
     ),

@@ -14,15 +14,37 @@ class BrokerMisconfigured(BrokerError):
 
 
 class Overloaded(BrokerError):
-    """The outstanding work is above the cap, so the request was refused and nothing was queued.
+    """The outstanding work of all tenants is above the cap: the request was refused, and nothing
+    was queued.
 
-    ``estimated_wait_s`` is how long the present backlog takes at the measured drain rate, or None
-    while no rate has been measured.
+    ``estimated_wait_s`` is how long the request would have waited for its last record, and
+    ``room_s`` how long it takes until there is room for it, if nothing else comes; both are None
+    while no drain rate has been measured.
     """
 
-    def __init__(self, estimated_wait_s: float | None) -> None:
-        super().__init__("the outstanding work is above the admission cap")
+    reason = "the outstanding work is above the admission cap"
+
+    def __init__(self, estimated_wait_s: float | None, room_s: float | None = None) -> None:
+        super().__init__(self.reason)
         self.estimated_wait_s = estimated_wait_s
+        self.room_s = room_s
+
+
+class TenantOverloaded(Overloaded):
+    """The tenant's own outstanding work is above its cap; others are still served."""
+
+    reason = "the tenant's outstanding work is above its cap"
+
+
+class TooLate(Overloaded):
+    """The work would not end before its deadline, ``deadline_s`` from now: no model time is spent
+    on what nobody will want any more."""
+
+    reason = "the estimated wait is longer than the deadline allows"
+
+    def __init__(self, estimated_wait_s: float, room_s: float, deadline_s: float) -> None:
+        super().__init__(estimated_wait_s, room_s)
+        self.deadline_s = deadline_s
 
 
 class IdempotencyConflict(BrokerError):

@@ -3,12 +3,16 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 2
+local REVISION = 3
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker has reported its batch
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
 local RATE_SAMPLE_MS = 250    -- completions are averaged over at least this long
 local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving average
+local RATE_TRUSTED_MS = 2000  -- of full load must have been measured before a rate refuses anybody
+-- Of the drain rate, what each lane gets at least while both are full: inference_worker/roster.py
+-- divides the slots so (of 32 it keeps 7 for bulk).
+local SHARE = {interactive = 25 / 32, bulk = 7 / 32}
 local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
 local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',
   'created_ms', 'deadline_ms', 'watchers', 'idempotency'}
@@ -42,13 +46,17 @@ local function unread(stream)
   return length - pending[1]
 end
 
+-- Records that the live workers' engines hold together.
+local function batches(load, model)
+  return number(redis.call('HGET', load, 'window:' .. model), DEFAULT_WINDOW)
+end
+
 -- Moves records from the backlog into the stream, fairest first, until a batch per live worker is
 -- ready. The score of the last one moved is the fair queue's clock.
 local function promote(stream, backlog, load, model, lane)
   local waiting = redis.call('ZCARD', backlog)
   if waiting == 0 then return end
-  local window = number(redis.call('HGET', load, 'window:' .. model), DEFAULT_WINDOW)
-  local room = math.min(window - unread(stream), waiting, MOST_PROMOTED)
+  local room = math.min(batches(load, model) - unread(stream), waiting, MOST_PROMOTED)
   if room <= 0 then return end
   local popped = redis.call('ZPOPMIN', backlog, room)
   for i = 1, #popped, 2 do
@@ -77,18 +85,43 @@ local function lower_load(load, model, lane, tenant, cost)
   end
 end
 
--- An average over busy time alone: short bursts add up until they make a sample.
-local function measure_rate(load, model, cost, now)
+-- An average over busy time alone: short bursts add up until they make a sample. While the workers
+-- are not full, what they complete says what was asked of them and not what they can do, so that
+-- such a sample may raise the rate but not lower it.
+local function measure_rate(load, model, cost, full, now)
   local drained = redis.call('HINCRBY', load, 'drained:' .. model, cost)
-  local fields = redis.call('HMGET', load, 'since:' .. model, 'busy:' .. model, 'rate:' .. model)
+  local fields = redis.call('HMGET', load, 'since:' .. model, 'busy:' .. model, 'rate:' .. model,
+    'full:' .. model)
   local busy = number(fields[2], 0) + now - number(fields[1], now)
   if busy >= RATE_SAMPLE_MS then
-    local sample, rate = drained * 1000 / busy, number(fields[3], nil)
-    if rate then sample = rate + (1 - math.exp(-busy / RATE_HORIZON_MS)) * (sample - rate) end
-    redis.call('HSET', load, 'rate:' .. model, exact(sample), 'drained:' .. model, 0)
+    local sample, rate, measured = drained * 1000 / busy, number(fields[3], nil), number(fields[4], 0)
+    if not rate or (measured == 0 and full and sample > rate) then
+      rate = sample
+    elseif full or sample > rate then
+      rate = rate + (1 - math.exp(-busy / RATE_HORIZON_MS)) * (sample - rate)
+    end
+    if full and measured < RATE_TRUSTED_MS then
+      redis.call('HSET', load, 'full:' .. model, exact(measured + busy))
+    end
+    redis.call('HSET', load, 'rate:' .. model, exact(rate), 'drained:' .. model, 0)
     busy = 0
   end
   redis.call('HSET', load, 'busy:' .. model, exact(busy), 'since:' .. model, exact(now))
+end
+
+-- Characters that are done before a record of this score is: what is in the window, and what has a
+-- lower score in the backlog, at the lane's mean length; never less than the tenant's own.
+local function characters_before(backlog, stream, score, lane_cost, own)
+  local window, waiting = redis.call('XLEN', stream), redis.call('ZCARD', backlog)
+  if window + waiting == 0 then return own end
+  local before = window + redis.call('ZCOUNT', backlog, '-inf', exact(score))
+  return math.max(own, math.min(lane_cost, lane_cost * before / (window + waiting)))
+end
+
+-- Seconds until a lane has done so many characters, with the other lane as full as it is now: at
+-- worst its guaranteed share of the rate is its own, at best both lanes are empty by then.
+local function seconds(lane, characters, other_lane, rate)
+  return math.min(characters / (SHARE[lane] * rate), (characters + other_lane) / rate)
 end
 
 -- ── News for the API processes ───────────────────────────────────────────────────────────────
@@ -131,49 +164,81 @@ end
 -- ── submit ───────────────────────────────────────────────────────────────────────────────────
 -- KEYS: request, load, backlog, stream [, lead: idempotency, or the mark of a request to join]
 -- ARGV: id, tenant, model, lane, source, target, ids, deadline in ms from now, result TTL ms, cap,
---       kept, watching process, idempotency digest, fingerprint, weight, the request not to join
---       ('' any, '-' if the lead is no mark), then per record: cost, the record's JSON from its
---       tenant on
--- Answers {verdict, id, outstanding cost, rate}.
+--       tenant's cap ('' for both: accepted before, not to be refused), kept, watching process,
+--       idempotency digest, fingerprint, weight, the request not to join ('' any, '-' if the lead
+--       is no mark), then per record: cost, the record's JSON from its tenant on
+-- Answers {verdict, id, outstanding cost, estimated wait s, s until there is room}; times are ''
+-- while no rate is known.
+local RECORDS = 18 -- where they begin in ARGV
+
+-- Why a request cannot be taken now, and how many seconds from now it could be; false if it can.
+local function refusal(load, model, lane, tenant, cost, outstanding, wait, args)
+  local cap, tenant_cap, deadline = tonumber(args[10]), tonumber(args[11]), tonumber(args[8]) / 1000
+  if not cap then return false end
+  local fields = redis.call('HMGET', load, 'tenant:' .. model .. ':interactive:' .. tenant,
+    'tenant:' .. model .. ':bulk:' .. tenant, 'full:' .. model, 'rate:' .. model)
+  local own = number(fields[1], 0) + number(fields[2], 0)
+  local excess = own + cost - tenant_cap
+  -- Who has nothing outstanding may send any one request: a smaller cap would shut it out for good.
+  if own > 0 and excess > 0 then
+    return 'tenant_overloaded', wait and wait * math.min(1, excess / own)
+  end
+  excess = outstanding + cost - cap
+  if outstanding > 0 and excess > 0 then
+    return 'overloaded', wait and excess / number(fields[4], nil)
+  end
+  if wait and wait > deadline and number(fields[3], 0) >= RATE_TRUSTED_MS then
+    return 'too_late', wait - deadline
+  end
+  return false
+end
+
 local function submit(keys, args)
   local request, load, backlog, stream, lead = unpack(keys)
   local id, tenant, model, lane, source, target, ids = unpack(args, 1, 7)
   local now = now_ms()
   local deadline, ttl = now + tonumber(args[8]), tonumber(args[8]) + tonumber(args[9])
-  local process, weight = args[12], tonumber(args[15])
+  local process, weight = args[13], tonumber(args[16])
   local fields = redis.call('HMGET', load, 'cost:' .. model, 'rate:' .. model,
-    'clock:' .. model .. ':' .. lane, 'tag:' .. model .. ':' .. lane .. ':' .. tenant)
-  local outstanding, rate = number(fields[1], 0), fields[2] or ''
+    'clock:' .. model .. ':' .. lane, 'tag:' .. model .. ':' .. lane .. ':' .. tenant,
+    'cost:' .. model .. ':' .. lane, 'tenant:' .. model .. ':' .. lane .. ':' .. tenant)
+  local outstanding, rate = number(fields[1], 0), number(fields[2], nil)
 
-  if redis.call('EXISTS', request) == 1 then return {'duplicate', id, outstanding, rate} end
-  local joining = lead and args[16] ~= '-'
+  if redis.call('EXISTS', request) == 1 then return {'duplicate', id, outstanding, '', ''} end
+  local joining = lead and args[17] ~= '-'
   if lead then
     local earlier = redis.call('GET', lead)
     if joining then
-      if earlier and earlier ~= args[16] then return {'joined', earlier, outstanding, rate} end
+      if earlier and earlier ~= args[17] then return {'joined', earlier, outstanding, '', ''} end
     elseif earlier then
       local earlier_id, fingerprint = string.match(earlier, '^(%S+) (.*)$')
-      if fingerprint ~= args[14] then return {'conflict', earlier_id, outstanding, rate} end
-      return {'duplicate', earlier_id, outstanding, rate}
+      local verdict = fingerprint == args[15] and 'duplicate' or 'conflict'
+      return {verdict, earlier_id, outstanding, '', ''}
     end
   end
   local cost, costs = 0, {}
-  for i = 17, #args, 2 do
+  for i = RECORDS, #args, 2 do
     cost = cost + tonumber(args[i])
     table.insert(costs, args[i])
   end
-  if outstanding > 0 and outstanding + cost > tonumber(args[10]) then
-    return {'overloaded', id, outstanding, rate}
+  local base, wait = math.max(number(fields[3], 0), number(fields[4], 0)), nil
+  if rate and rate > 0 then
+    local lane_cost = number(fields[5], 0)
+    local before = characters_before(backlog, stream, base + cost / weight, lane_cost,
+      number(fields[6], 0))
+    wait = seconds(lane, before + cost, outstanding - lane_cost, rate)
   end
+  local told = wait and exact(wait) or ''
+  local reason, room = refusal(load, model, lane, tenant, cost, outstanding, wait, args)
+  if reason then return {reason, id, outstanding, told, room and exact(room) or ''} end
 
-  local base = math.max(number(fields[3], 0), number(fields[4], 0))
   local head = '{"request":"' .. id .. '","accepted_ms":' .. string.format('%d', now)
     .. ',"deadline_ms":' .. string.format('%d', deadline) .. ',"index":'
   local score, members = base, {}
-  for i = 17, #args, 2 do
+  for i = RECORDS, #args, 2 do
     score = score + tonumber(args[i]) / weight
     table.insert(members, exact(score))
-    table.insert(members, head .. string.format('%d', (i - 17) / 2) .. ',' .. args[i + 1])
+    table.insert(members, head .. string.format('%d', (i - RECORDS) / 2) .. ',' .. args[i + 1])
     if #members >= 512 then
       redis.call('ZADD', backlog, unpack(members))
       members = {}
@@ -184,13 +249,13 @@ local function submit(keys, args)
   redis.call('HSET', request, 'state', 'queued', 'total', #costs, 'remaining', #costs,
     'succeeded', 0, 'model', model, 'lane', lane, 'source', source, 'target', target, 'ids', ids,
     'created_ms', string.format('%d', now), 'deadline_ms', string.format('%d', deadline),
-    'waiters', 1, 'kept', args[11], 'watchers', process, 'idempotency', args[13],
-    'base', exact(base), 'weight', args[15], 'costs', table.concat(costs, ' '))
+    'waiters', 1, 'kept', args[12], 'watchers', process, 'idempotency', args[14],
+    'base', exact(base), 'weight', args[16], 'costs', table.concat(costs, ' '))
   redis.call('PEXPIRE', request, ttl)
-  if lead then redis.call('SET', lead, joining and id or id .. ' ' .. args[14], 'PX', ttl) end
+  if lead then redis.call('SET', lead, joining and id or id .. ' ' .. args[15], 'PX', ttl) end
   raise_load(load, model, lane, tenant, cost, exact(precise_ms()))
   promote(stream, backlog, load, model, lane)
-  return {'accepted', id, outstanding + cost, rate}
+  return {'accepted', id, outstanding + cost, told, ''}
 end
 
 -- ── watch ────────────────────────────────────────────────────────────────────────────────────
@@ -386,7 +451,11 @@ local function complete(keys, args)
     local lane, tenant = string.match(owner, '^(%S+) (.*)$')
     lower_load(keys[1], model, lane, tenant, cost)
   end
-  if drained > 0 then measure_rate(keys[1], model, drained, precise_ms()) end
+  if drained > 0 then
+    local full = unread(keys[3]) + redis.call('ZCARD', keys[4]) + unread(keys[5])
+      + redis.call('ZCARD', keys[6]) >= batches(keys[1], model)
+    measure_rate(keys[1], model, drained, full, precise_ms())
+  end
   local news = {}
   for id, line in pairs(changed) do note(news, line[1], id, line[2], line[3]) end
   promote(keys[3], keys[4], keys[1], model, 'interactive')
@@ -461,7 +530,11 @@ end
 local function register(load, model, streams, worker, expiry, batch, now)
   local field = 'workers:' .. model
   local workers = cjson.decode(redis.call('HGET', load, field) or '{}')
-  workers[worker] = expiry and {expiry, batch} or nil
+  local nobody = true
+  for _, entry in pairs(workers) do nobody = nobody and entry[1] <= now end
+  -- Time without a worker must not count as slow draining.
+  if nobody then redis.call('HSET', load, 'since:' .. model, now) end
+  workers[worker] = {expiry, batch}
   local window, count = 0, 0
   for id, entry in pairs(workers) do
     if entry[1] > now then

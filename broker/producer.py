@@ -9,16 +9,14 @@ from typing import Any
 import msgspec
 import redis
 
-from broker import functions
+from broker import admission, functions
 from broker.coalescer import Coalescer
 from broker.connection import connect_async, reaching_redis
-from broker.errors import BrokerUnavailable, IdempotencyConflict, Overloaded
+from broker.errors import BrokerUnavailable
 from broker.keys import Keys, new_request_id, shard_keys, shard_of
 from broker.settings import BrokerSettings
 from broker.wire import (
     LANES,
-    PROTOCOL_VERSION,
-    Lane,
     Load,
     ModelEntry,
     Outcome,
@@ -30,27 +28,9 @@ from broker.wire import (
 
 MOST_JOINS = 3  # identical requests that end while they are being joined, before we give up
 ABANDON_S = 30.0  # how long a request that nobody waits for is kept running
-DEFAULT_WEIGHT = 1  # a tenant's share of the fair queue
-_NO_MARK = "-"  # in place of the request that submit must not join: nothing is to be joined
 
-_encode = msgspec.json.Encoder().encode
 _decode_outcome = msgspec.json.Decoder(Outcome).decode
 _decode_ids = msgspec.json.Decoder(list[str | int]).decode
-
-
-class _RecordTail(msgspec.Struct, omit_defaults=True):
-    """What ``submit`` puts behind the request, times and index that the server itself writes."""
-
-    tenant: str
-    lane: Lane
-    source: str
-    target: str
-    cost: int
-    text: str
-    v: int
-    idempotency: str = ""
-    join: str = ""
-    traceparent: str = ""
 
 
 class Producer:
@@ -85,49 +65,29 @@ class Producer:
             return new_request_id(zlib.crc32(lead.encode()) % shards)
         return new_request_id(secrets.randbelow(shards))
 
-    async def submit(self, submission: Submission) -> Receipt:
+    async def submit(self, submission: Submission, *, refusable: bool = True) -> Receipt:
         """Queues all records of a request, or none of them.
 
         With ``join``, work of the same name in flight is joined instead: then whoever leaves must
         ``leave`` that request. Safe to call again with the same id after any error: what was queued
-        stays queued once. Raises Overloaded and IdempotencyConflict.
+        stays queued once. Raises Overloaded (TenantOverloaded, TooLate) unless the work was
+        accepted before and is not ``refusable`` any more, and IdempotencyConflict.
         """
-        receipt = await self._submit(submission, "")
+        receipt = await self._submit(submission, "", refusable)
         for _ in range(MOST_JOINS):
             if not receipt.joined or await self._join(submission, receipt.id):
                 return receipt
-            receipt = await self._submit(submission, receipt.id)
-        return await self._submit(msgspec.structs.replace(submission, join=""), "")
+            receipt = await self._submit(submission, receipt.id, refusable)
+        return await self._submit(msgspec.structs.replace(submission, join=""), "", refusable)
 
-    async def _submit(self, submission: Submission, over: str) -> Receipt:
+    async def _submit(self, submission: Submission, over: str, refusable: bool) -> Receipt:
         """``over``: a request that cannot be joined any more; its mark is taken over."""
         keys = self._shard(submission.id)
         if keys is None:
             raise ValueError("the request id was not made by new_request_id")
-        names = [
-            keys.request(submission.tenant, submission.id),
-            keys.load(),
-            keys.backlog(submission.model, submission.lane),
-            keys.queue(submission.model, submission.lane),
-        ]
-        if submission.idempotency:
-            names.append(keys.idempotency(submission.tenant, submission.idempotency))
-        elif submission.join:
-            names.append(keys.inflight(submission.tenant, submission.join))
-        answer = await self._call("submit", names, self._submit_arguments(submission, over))
-        verdict, request_id = answer[0].decode(), answer[1].decode()
-        outstanding, rate = int(answer[2]), _number(answer[3])
-        if verdict == "overloaded":
-            raise Overloaded(_wait_s(outstanding, rate))
-        if verdict == "conflict":
-            raise IdempotencyConflict("this Idempotency-Key came with another body before")
-        return Receipt(
-            request_id,
-            verdict == "duplicate",
-            verdict == "joined",
-            outstanding,
-            _wait_s(outstanding, rate),
-        )
+        told = admission.arguments(submission, self.settings, self.process, over, refusable)
+        answer = await self._call("submit", admission.names(submission, keys), told)
+        return admission.receipt(submission, answer)
 
     async def _join(self, submission: Submission, request_id: str) -> bool:
         """Counts this caller in, unless the request has ended meanwhile. A call that ran twice
@@ -138,42 +98,6 @@ class Producer:
         arguments = [self.process, submission.deadline_ms, self.settings.result_ttl_s * 1000]
         name = keys.request(submission.tenant, request_id)
         return bool(await self._call("join", [name], arguments))
-
-    def _submit_arguments(self, submission: Submission, over: str) -> list[Any]:
-        arguments: list[Any] = [
-            submission.id,
-            submission.tenant,
-            submission.model,
-            submission.lane,
-            submission.source,
-            submission.target,
-            _encode(submission.ids),
-            submission.deadline_ms,
-            self.settings.result_ttl_s * 1000,
-            self.settings.max_outstanding_chars,
-            int(submission.kept),
-            self.process,
-            submission.idempotency,
-            submission.fingerprint,
-            DEFAULT_WEIGHT,
-            over if submission.join else _NO_MARK,
-        ]
-        for text in submission.texts:
-            cost = max(1, len(text))
-            tail = _RecordTail(
-                tenant=submission.tenant,
-                lane=submission.lane,
-                source=submission.source,
-                target=submission.target,
-                cost=cost,
-                text=text,
-                v=PROTOCOL_VERSION,
-                idempotency=submission.idempotency,
-                join=submission.join,
-                traceparent=submission.traceparent,
-            )
-            arguments += (cost, _encode(tail)[1:])
-        return arguments
 
     async def watch(self, tenant: str, request_id: str) -> RequestStatus | None:
         """The request's status; from now on its news reaches this process's waiter too.

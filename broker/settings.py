@@ -22,6 +22,9 @@ class BrokerSettings:
     max_outstanding_chars: int = option(
         200_000_000, "Admission cap: characters queued or running per shard; above it, 503."
     )
+    max_tenant_chars: int = option(
+        100_000_000, "The same for one tenant, unless its key says otherwise; above it, 429."
+    )
     lease_s: float = option(15.0, "How long a worker may stay silent before its records move on.")
     heartbeat_s: float = option(5.0, "How often a worker reports; three missed ones make it dead.")
     dead_letters: int = option(10_000, "How many dead letters are kept, about.")
@@ -34,6 +37,7 @@ class BrokerSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= MAX_SHARDS:
             raise ValueError(f"--shards must be between 1 and {MAX_SHARDS}")
-        for name in ("redis_timeout_s", "result_ttl_s", "lease_s", "heartbeat_s", "reply_ttl_s"):
+        positive = ("redis_timeout_s", "result_ttl_s", "lease_s", "heartbeat_s", "reply_ttl_s")
+        for name in (*positive, "max_outstanding_chars", "max_tenant_chars"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0")

@@ -176,7 +176,8 @@ class Waiter:
                 submission,
                 deadline_ms=max(1, submission.deadline_ms - spent_ms),
                 join="",
-            )
+            ),
+            refusable=False,
         )
         watch.heard = now
         log.warning("request %s was lost by Redis and is queued again", watch.request_id)

@@ -86,6 +86,8 @@ class Submission(msgspec.Struct, frozen=True):
     fingerprint: str = ""  # digest of the body, compared when the key is used again
     join: str = ""  # digest of the work: equal ones in flight share it; never with idempotency
     traceparent: str = ""
+    weight: float = 1.0  # the tenant's share of the fair queue, against 1 of others; above 0
+    tenant_cap: int | None = None  # characters it may have outstanding; None: the setting's
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -95,7 +97,7 @@ class Receipt(msgspec.Struct, frozen=True):
     duplicate: bool  # the id, or the Idempotency-Key, came before
     joined: bool  # the work is an identical request's, which waits for this caller too
     outstanding_cost: int  # characters queued or running in this shard, this request included
-    estimated_wait_s: float | None  # None while no drain rate has been measured
+    estimated_wait_s: float | None  # until its last record; None while no rate has been measured
 
 
 class RequestStatus(msgspec.Struct, frozen=True):

@@ -44,7 +44,9 @@ class NotFound(ServerError):
 
 
 class Overloaded(ServerError):
-    """The server cannot take work now. ``retry_after_s`` is how long it asks callers to wait."""
+    """The server cannot take the work now: from anybody (503), from this caller, who has too much
+    waiting already (429), or because it would miss its deadline (503, ``code`` is ``too_late``).
+    ``retry_after_s`` is how long it asks callers to wait."""
 
     def __init__(
         self, status: int, problem: Mapping[str, Any], retry_after_s: float | None
@@ -79,7 +81,7 @@ def from_problem(
     """The exception for a problem document."""
     if status == 404:
         return NotFound(status, problem)
-    if status == 503:
+    if status in (429, 503):
         return Overloaded(status, problem, retry_after_s)
     if 400 <= status < 500:
         return InvalidRequest(status, problem)

@@ -35,6 +35,7 @@ MAX_TEXT_BYTES = 512 * 1024  # half of what the server takes
 POLL_S = 20  # one long-poll; shorter than the idle limit of common proxies
 ANSWER_SLACK_S = 15.0  # for the answer itself, on top of the wait that was asked for
 CONNECT_S = 5.0
+TOO_LATE = "too_late"  # the code of work that would miss its deadline
 INTERRUPTIONS = (KeyboardInterrupt, asyncio.CancelledError)
 
 
@@ -61,20 +62,23 @@ class Pause:
 @dataclass(frozen=True)
 class Retries:
     """How often a call is repeated: ``unreachable`` times when there is no answer, ``overloaded``
-    times when the server says that it cannot take it now (503).
+    times when the server says that it cannot take it now (429, 503).
 
-    The delay doubles from ``first_delay_s``, with jitter; a Retry-After header is obeyed up to
-    ``longest_delay_s``.
+    The delay doubles from ``first_delay_s`` up to ``longest_delay_s``, with jitter. A Retry-After
+    header is obeyed to the second (the server has spread callers out); one above
+    ``longest_retry_after_s`` ends the retries, as does work that the server says would come too
+    late for its deadline: waiting only makes that worse.
     """
 
     unreachable: int = 5
     overloaded: int = 20
     first_delay_s: float = 0.25
     longest_delay_s: float = 30.0
+    longest_retry_after_s: float = 600.0
 
     def delay_s(self, attempt: int, asked_s: float | None = None) -> float:
         if asked_s is not None:
-            return min(asked_s, self.longest_delay_s)
+            return asked_s
         delay: float = self.first_delay_s * 2.0 ** min(attempt, 30) * random.uniform(0.5, 1.0)
         return min(delay, self.longest_delay_s)
 
@@ -84,8 +88,8 @@ Exchange: TypeAlias = Generator[Call | Pause, httpx.Response | None, T]
 
 
 def ask(call: Call, retries: Retries, deadline: float | None = None) -> Exchange[httpx.Response]:
-    """Sends a call until it is answered with anything but 503, or the retries or the time until
-    ``deadline`` (``time.monotonic``) are used up.
+    """Sends a call until it is answered with anything but 429 and 503, or the retries or the time
+    until ``deadline`` (``time.monotonic``) are used up.
 
     A 503 with a Location is an answer: the work was accepted and goes on there. Raises
     ServerUnreachable.
@@ -107,13 +111,25 @@ def ask(call: Call, retries: Retries, deadline: float | None = None) -> Exchange
         else:
             if response is None:
                 raise RuntimeError("a call was answered with nothing")
-            delay_s = retries.delay_s(refused, retry_after_s(response))
-            refused += 1
-            if response.status_code != 503 or "location" in response.headers:
+            if not _refused(response):
                 return response
-            if refused > retries.overloaded or _late(deadline, delay_s):
+            asked_s = retry_after_s(response)
+            delay_s = retries.delay_s(refused, asked_s)
+            refused += 1
+            hopeless = asked_s is not None and asked_s > retries.longest_retry_after_s
+            if hopeless or refused > retries.overloaded or _late(deadline, delay_s):
                 return response
         yield Pause(delay_s)
+
+
+def _refused(response: httpx.Response) -> bool:
+    """Whether the same call may be taken later."""
+    if response.status_code not in (429, 503) or "location" in response.headers:
+        return False
+    try:
+        return document(response).get("code") != TOO_LATE
+    except UnexpectedAnswer:  # a proxy's, not ours
+        return True
 
 
 def _late(deadline: float | None, delay_s: float) -> bool:

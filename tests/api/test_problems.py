@@ -6,12 +6,14 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from api.problems import MEDIA_TYPE, problem_of
+from api.problems import MEDIA_TYPE, problem_of, retry_s
 from broker.errors import (
     BrokerMisconfigured,
     BrokerUnavailable,
     IdempotencyConflict,
     Overloaded,
+    TenantOverloaded,
+    TooLate,
 )
 from tests.api.stage import Worker, body
 from tests.redis_server import RedisServer
@@ -20,10 +22,7 @@ from tests.redis_server import RedisServer
 @pytest.mark.parametrize(
     ("error", "status", "retry_after"),
     [
-        (Overloaded(12.2), 503, "13"),
-        (Overloaded(0.01), 503, "1"),
-        (Overloaded(1e9), 503, "3600"),
-        (Overloaded(None), 503, "10"),
+        (Overloaded(1e9, 5e8), 503, "3600"),
         (BrokerUnavailable("gone"), 503, "1"),
         (BrokerMisconfigured("eviction"), 503, "3600"),
         (IdempotencyConflict("used"), 422, None),
@@ -37,6 +36,43 @@ def test_exceptions_become_problems(error: Exception, status: int, retry_after: 
     assert "Geheimnis" not in problem.detail
     response = problem.response()
     assert response.media_type == MEDIA_TYPE
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "members"),
+    [
+        (Overloaded(12.24, 3.0), 503, "overloaded", {"estimatedSeconds": 12.2}),
+        (Overloaded(None), 503, "overloaded", {}),
+        (TenantOverloaded(7.0, 0.1), 429, "tenant_overloaded", {"estimatedSeconds": 7.0}),
+        (
+            *(TooLate(9.0, 4.0, 5.0), 503, "too_late"),
+            {"estimatedSeconds": 9.0, "deadlineSeconds": 5.0},
+        ),
+    ],
+)
+def test_a_refusal_tells_the_wait_and_when_to_come_back(
+    error: Overloaded, status: int, code: str, members: dict[str, float]
+) -> None:
+    problem = problem_of(error)
+    assert (problem.status, problem.code, problem.members) == (status, code, members)
+    assert f"again in {problem.headers['Retry-After']} s." in problem.detail
+    if isinstance(error, TooLate):
+        assert "deadline of 5 s" in problem.detail
+        assert "X-Deadline-Ms" in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "least", "most"),
+    [
+        (Overloaded(60.0, 10.0), 11, 60),  # when there is room, until the present work is done
+        (Overloaded(1.0, 10.0), 11, 20),  # a tenant without much of its own, the service full
+        (Overloaded(0.01, 0.001), 1, 2),
+        (Overloaded(None), 6, 15),
+    ],
+)
+def test_who_is_refused_together_comes_back_apart(error: Overloaded, least: int, most: int) -> None:
+    told = {retry_s(error) for _ in range(2_000)}
+    assert (min(told), max(told)) == (least, most)
 
 
 @pytest.mark.parametrize(

@@ -220,19 +220,6 @@ async def test_an_idempotency_key_with_another_body_is_422(
     assert answer.json()["field"] == "Idempotency-Key"
 
 
-async def test_overload_is_503_with_an_estimate(broker_settings: BrokerSettings) -> None:
-    small = type(broker_settings)(
-        redis_url=broker_settings.redis_url, max_outstanding_chars=100, heartbeat_s=0.2
-    )
-    announce(small)
-    async with stage(small) as client:
-        assert (await client.post("/jobs", json=body("x" * 90))).status_code == 202
-        answer = await client.post("/translation", json=body("y" * 90))
-        assert answer.status_code == 503
-        assert answer.json()["code"] == "overloaded"
-        assert int(answer.headers["retry-after"]) >= 1
-
-
 class Caller:
     """One ASGI request whose caller can hang up."""
 

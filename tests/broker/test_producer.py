@@ -7,12 +7,11 @@ import pytest
 
 from broker import producer as producer_module
 from broker.consumer import Consumer
-from broker.errors import BrokerUnavailable, IdempotencyConflict, Overloaded
+from broker.errors import BrokerUnavailable, IdempotencyConflict
 from broker.keys import Keys
 from broker.producer import Producer
 from broker.settings import BrokerSettings
 from tests.broker.parties import MODEL, answers, beat, serve, submission, worker
-from tests.conftest import settings_for
 from tests.redis_server import RedisServer, free_port
 
 KEYS = Keys("0")
@@ -65,18 +64,6 @@ async def test_the_idempotency_key_lives_as_long_as_its_request(
     assert all(redis_server.client.ttl(name) > 86_400 for name in names)
     assert serve(consumer) == 1
     assert all(3_500 < redis_server.client.ttl(name) <= 3_600 for name in names)
-
-
-async def test_above_the_cap_nothing_is_queued(redis_server: RedisServer) -> None:
-    settings = settings_for(redis_server, max_outstanding_chars=10)
-    producer = Producer(settings, "api-1")
-    await producer.prepare()
-    await producer.submit(submission(producer, ["x" * 50]))  # an empty queue takes any request
-    with pytest.raises(Overloaded) as refused:
-        await producer.submit(submission(producer, ["y"]))
-    assert refused.value.estimated_wait_s is None  # nothing has been measured yet
-    assert queued(redis_server) == (1, 0)
-    await producer.close()
 
 
 async def test_out_of_memory_refuses_submits_and_lets_accepted_work_finish(

@@ -160,12 +160,31 @@ def test_overload_is_waited_out_as_long_as_the_server_asks(service: FakeService)
     assert time.monotonic() - begun >= 0.4
 
 
+def test_a_tenant_above_its_cap_waits_as_long_as_the_server_asks(
+    client: Client, service: FakeService
+) -> None:
+    refusal = problem(429, "tenant_overloaded", "Yours.")
+    service.script.append(Scripted(429, refusal, {"Retry-After": "0"}))
+    assert client.translate("hello", "en", "ja") == "HELLO"
+
+
+@pytest.mark.parametrize(("code", "asked"), [("too_late", "0"), ("overloaded", "601")])
+def test_what_waiting_does_not_mend_is_raised_at_once(
+    client: Client, service: FakeService, code: str, asked: str
+) -> None:
+    service.script.append(Scripted(503, problem(503, code, "No."), {"Retry-After": asked}))
+    with pytest.raises(dragoman.Overloaded, match=r"No\.") as caught:
+        client.submit(["hello"], "en", "ja")
+    assert caught.value.code == code
+    assert len(service.seen) == 1
+
+
 def test_overload_that_lasts_is_raised(client: Client, service: FakeService) -> None:
-    refusal = Scripted(503, problem(503, "overloaded", "Later."), {"Retry-After": "7"})
+    refusal = Scripted(503, problem(503, "overloaded", "Later."), {"Retry-After": "0.01"})
     service.script.extend([refusal] * 3)
     with pytest.raises(dragoman.Overloaded, match=r"Later\.") as caught:
         client.translate("hello", "en", "ja")
-    assert caught.value.retry_after_s == 7
+    assert caught.value.retry_after_s == 0.01
 
 
 def test_a_submit_whose_answer_was_lost_is_sent_again_with_the_same_key(
