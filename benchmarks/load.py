@@ -4,7 +4,9 @@ the client takes little of the processors that it shares with what it measures."
 
 import asyncio
 import ipaddress
+import itertools
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -31,6 +33,9 @@ class Answer:
     latency_s: float
     failure: str = ""  # "" for a right answer in time
     body: bytes = b""
+
+
+now_s = time.perf_counter
 
 
 def address(url: str) -> Address:
@@ -127,14 +132,16 @@ async def _one(where: Address, request: Request, due_s: float, timeout_s: float)
 
 
 async def closed_loop(
-    where: Address, request: Request, connections: int, seconds: float
+    where: Address, requests: Sequence[Request], connections: int, seconds: float
 ) -> list[Answer]:
-    """Sends the same request again and again on each connection, the next one after the answer."""
+    """Sends the requests round and round, on each connection the next one after the answer."""
     clock = asyncio.get_running_loop().time
     answers: list[Answer] = []
+    rounds = itertools.cycle(requests)
 
     async def turn(connection: Connection, end_s: float) -> None:
         while (began_s := clock()) < end_s:
+            request = next(rounds)
             status, body = await connection.exchange(request.raw)
             answers.append(Answer(clock() - began_s, request.reject(status, body)))
 
@@ -142,6 +149,34 @@ async def closed_loop(
     try:
         async with asyncio.timeout(seconds + 60):
             await asyncio.gather(*(turn(one, clock() + seconds) for one in opened))
+    finally:
+        for connection in opened:
+            connection.close()
+    return answers
+
+
+async def drained(
+    where: Address, requests: Sequence[Request], connections: int, timeout_s: float
+) -> list[Answer]:
+    """Sends every request once, the next one on each connection after its answer: what a service
+    does when it is never without work. Answers in the order of the requests."""
+    clock = asyncio.get_running_loop().time
+    answers = [Answer(timeout_s, TIMED_OUT)] * len(requests)
+    turns = iter(range(len(requests)))
+
+    async def turn(connection: Connection) -> None:
+        for number in turns:
+            began_s, request = clock(), requests[number]
+            status, body = await connection.exchange(request.raw)
+            failure = request.reject(status, body)
+            answers[number] = Answer(clock() - began_s, failure, body)
+
+    opened = [await Connection.open(where) for _ in range(min(connections, len(requests)))]
+    try:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.gather(*(turn(one) for one in opened))
+    except TimeoutError:
+        pass  # who was not answered is in the list as such
     finally:
         for connection in opened:
             connection.close()

@@ -16,21 +16,16 @@ import argparse
 import itertools
 import json
 import sys
-import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
-from benchmarks import load, paced, report, stress
-from benchmarks.servers import NotStarted, Server, started, stop_in_order_when_terminated
-from dragoman import embedded_redis, tiers
-from dragoman.process import Command
-from dragoman.settings import StackSettings
-from dragoman.stack import free_port
+from benchmarks import load, report, stacks, stress
+from benchmarks.servers import NotStarted, stop_in_order_when_terminated
+from benchmarks.stacks import Spent, Stack, accounted
 
 WORKERS, API_PROCESSES = (1, 2, 4, 8), (1, 2)
 RECORDS_PER_REQUEST = 16
@@ -41,90 +36,12 @@ INSTANT_WORKERS, INSTANT_SLOTS = 2, 64
 MOST_RECORDS, MOST_S = 100_000, 3_600
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A running service, its tiers apart."""
-
-    url: str
-    redis: Server
-    api: Server
-    workers: list[Server]
-
-    def cpu_s(self) -> dict[str, dict[int, float]]:
-        """Processor seconds so far by tier and process."""
-        workers = [worker.cpu_s() for worker in self.workers]
-        return {
-            "api": self.api.cpu_s(),
-            "workers": {pid: spent for each in workers for pid, spent in each.items()},
-            "redis": self.redis.cpu_s(),
-        }
-
-
-@contextmanager
-def stack(workers: int, api_processes: int, slots: int, batch_s: float) -> Iterator[Stack]:
-    """Valkey, API and paced workers, ready. Raises NotStarted."""
-    settings = StackSettings(port=free_port("127.0.0.1"), api_processes=api_processes)
-    with ExitStack() as exits:
-        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="dragoman-")))
-        server = embedded_redis.find_server()
-        redis = exits.enter_context(
-            run(embedded_redis.command(server, folder, data_dir=None, lock=None))
-        )
-        where = {
-            "DRAGOMAN_REDIS_URL": embedded_redis.redis_url(folder),
-            "DRAGOMAN_ACCESS_LOG": "false",
-        }
-        worker = Command(
-            name="worker",
-            argv=[
-                *(sys.executable, "-m", "benchmarks.paced"),
-                *("--batch-s", str(batch_s), "--slots", str(slots)),
-            ],
-            ready_line=paced.READY,
-            stop_within_s=60.0,
-            environ=where,
-        )
-        fleet = [exits.enter_context(run(worker)) for _ in range(workers)]
-        api = exits.enter_context(run(tiers.api(settings, where)))
-        yield Stack(f"http://127.0.0.1:{settings.port}", redis, api, fleet)
-
-
-@contextmanager
-def run(command: Command) -> Iterator[Server]:
-    with started(
-        command.argv, command.ready_line, environ=command.environ, times=command.ready_count
-    ) as server:
-        yield server
-
-
-@dataclass(frozen=True)
-class Spent:
-    """Processor seconds of each tier over a measurement."""
-
-    by_tier: dict[str, float]
-    api_shares: list[float]  # of the API's processes that answer, most first
-    client: float
-
-
-@contextmanager
-def accounted(service: Stack) -> Iterator[list[Spent]]:
-    """Puts one ``Spent`` into the list when the context ends."""
-    found: list[Spent] = []
-    before, client = service.cpu_s(), time.process_time()
-    yield found
-    after = service.cpu_s()
-    used = {
-        tier: {pid: spent - before[tier].get(pid, 0.0) for pid, spent in after[tier].items()}
-        for tier in after
-    }
-    total = sum(used["api"].values()) or 1.0
-    found.append(
-        Spent(
-            {tier: sum(spent.values()) for tier, spent in used.items()},
-            sorted((spent / total for spent in used["api"].values() if spent > 0), reverse=True),
-            time.process_time() - client,
-        )
-    )
+def stack(
+    workers: int, api_processes: int, slots: int, batch_s: float
+) -> AbstractContextManager[Stack]:
+    """The tiers with workers that wait instead of computing."""
+    worker = stacks.paced_worker(batch_s, slots)
+    return stacks.stack(worker, workers=workers, api_processes=api_processes)
 
 
 def requests(records: int) -> list[load.Request]:
@@ -208,7 +125,7 @@ def pressed(service: Stack, request: load.Request, seconds: float) -> Pressed:
     """Raises NotStarted when an answer is wrong."""
     where = load.address(service.url)
     with accounted(service) as found:
-        answers = uvloop.run(load.closed_loop(where, request, CONNECTIONS, seconds))
+        answers = uvloop.run(load.closed_loop(where, [request], CONNECTIONS, seconds))
     wrong = [answer.failure for answer in answers if answer.failure]
     if wrong:
         raise NotStarted(f"{len(wrong)} of {len(answers)} answers were wrong: {wrong[0]}")

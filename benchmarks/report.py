@@ -3,7 +3,9 @@
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +25,11 @@ def machine() -> str:
         f" load average {busy:.1f} at the start; Python {platform.python_version()}, {packages};"
         f" commit {commit()}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     )
+
+
+def command(module: str) -> str:
+    """How this run was called."""
+    return shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
 
 
 def processor() -> str:

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -67,8 +68,10 @@ def started(
     environ: Mapping[str, str] | None = None,
     times: int = 1,
     within_s: float = START_S,
+    cpus: Collection[int] = (),
 ) -> Iterator[Server]:
-    """A server from when it has printed ``ready`` so many times. Raises NotStarted."""
+    """A server from when it has printed ``ready`` so many times, on the processors ``cpus`` alone
+    if any are named. Raises NotStarted."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             argv,
@@ -77,6 +80,7 @@ def started(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environ or {})},
             start_new_session=True,
+            preexec_fn=partial(os.sched_setaffinity, 0, cpus) if cpus else None,
         )
         server = Server(process, output)
         try:

@@ -91,7 +91,7 @@ async def test_nobody_listens() -> None:
 
 async def test_a_closed_loop_keeps_its_connections() -> None:
     async with server(saying(OK)) as where:
-        answers = await load.closed_loop(where, REQUEST, connections=2, seconds=0.05)
+        answers = await load.closed_loop(where, [REQUEST], connections=2, seconds=0.05)
     assert len(answers) > 4
     assert not any(answer.failure for answer in answers)
 

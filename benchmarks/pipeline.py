@@ -1,0 +1,392 @@
+"""What the way through HTTP and Redis costs, as ratios from one run.
+
+    python -m benchmarks.pipeline [--parts engine,tiers,broker] [--models 418m,small]
+
+- engine: records a second through HTTP, Redis and one worker, always with work waiting, over those
+  of the bare engine (``benchmarks/bare``) on the same sentences with the same settings. ``418m`` is
+  the shape of facebook/m2m100_418M (``benchmarks/countdown``; 1.4 GB, written once).
+- tiers: processor time a record costs API, Redis and worker when the engine takes none.
+- broker: records a second through the broker's own calls, from submit to outcome, over what
+  ``redis-benchmark`` appends to a stream on the same server, pipelined. And the same in processor
+  time of the server alone, since clients in Python want the same processors.
+
+The engine has one thread. With two processors or more, Redis, API and this client get the last one
+and the worker may use all, so that they do not compete with the engine. ``--rounds`` measurements
+take turns, and the median counts. Translation memory and self-checks are off: nothing is answered
+without the engine, and nothing is translated twice.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from benchmarks import bare, load, report, stacks, trips
+from benchmarks.servers import NotStarted, started, stop_in_order_when_terminated
+from benchmarks.stacks import Spent, Stack, accounted
+from benchmarks.workload import Text
+from broker.wire import Record
+from dragoman import tiers
+
+PARTS = ("engine", "tiers", "broker")
+WANTED, WANTED_TRIPS = "0.95, stretch 0.98", "0.15, stretch 0.25"
+ENVIRONMENT = {"DRAGOMAN_THREADS": "1", "DRAGOMAN_MEMORY": "false", "DRAGOMAN_SELF_CHECK": "false"}
+TIMEOUT_S = 280.0  # POST /translation answers 504 after 300
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is measured: so that a round takes half a minute to a minute on one core."""
+
+    records: int
+    connections: int  # more than the engine holds
+    slots: int
+
+
+# Smaller batches for the large model, so that there are many of them; both sides have the same.
+PLANS = {"418m": Plan(96, 64, 8), "small": Plan(1_600, 256, 32)}
+
+
+def translation(texts: Sequence[Text]) -> load.Request:
+    """A request for some texts of one language pair, with every id and a text wanted back."""
+    records = [{"id": number, "text": text.source} for number, text in enumerate(texts)]
+    payload = {
+        "fromLang": texts[0].source_language,
+        "records": records,
+        "toLang": texts[0].target_language,
+    }
+    raw = load.message("POST", "/translation", {"payload": payload})
+    return load.Request(raw, lambda status, body: rejected(status, body, len(texts)))
+
+
+def rejected(status: int, body: bytes, count: int) -> str:
+    """What is wrong with an answer; "" if nothing is. A text may be empty here: random weights say
+    what they say."""
+    if status != 200:
+        return f"status {status}"
+    result = json.loads(body)["result"]
+    if [record["id"] for record in result] != list(range(count)):
+        return "wrong ids"
+    return "" if all("text" in record for record in result) else "a record without text"
+
+
+# ── The engine ───────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Round:
+    """The same sentences through the bare engine and through everything."""
+
+    alone: bare.Run
+    seconds: float
+    spent: Spent
+
+    @property
+    def ratio(self) -> float:
+        return self.alone.seconds / self.seconds
+
+    @property
+    def cpu_ratio(self) -> float:
+        """Of what the bare engine and the whole worker process spend on a record."""
+        return self.alone.cpu_s / self.spent.by_tier["workers"]
+
+
+ENGINE_HEADS = (
+    *("model", "engine", "records", "bare records/s", "service records/s", "**ratio**"),
+    *("spread", "bare ÷ worker CPU", "API CPU-µs", "Redis CPU-µs", "client CPU-µs"),
+)
+
+
+def engine_row(model: str, plan: Plan, rounds: int) -> list[str]:
+    environ = ENVIRONMENT | {"DRAGOMAN_SLOTS": str(plan.slots)}
+    done = []
+    for _ in range(rounds):
+        alone = alone_run(model, plan.records, environ)
+        done.append(Round(alone, *through_everything(model, plan, environ)))
+        tell(f"{model}: bare {alone.seconds:.1f} s, service {done[-1].seconds:.1f} s")
+    middle = sorted(done, key=lambda one: one.ratio)[(len(done) - 1) // 2]
+    ratios = [one.ratio for one in done]
+    return [
+        model,
+        middle.alone.engine,
+        str(plan.records),
+        f"{plan.records / middle.alone.seconds:.2f}",
+        f"{plan.records / middle.seconds:.2f}",
+        f"{statistics.median(ratios):.3f}",
+        f"{min(ratios):.3f}–{max(ratios):.3f}",
+        f"{statistics.median(one.cpu_ratio for one in done):.3f}",
+        *each_us(middle.spent, plan.records, ("api", "redis")),
+    ]
+
+
+def alone_run(model: str, records: int, environ: Mapping[str, str]) -> bare.Run:
+    """Raises NotStarted with what the process said."""
+    argv = [sys.executable, "-m", "benchmarks.bare", "--model", model, "--records", str(records)]
+    found = subprocess.run(argv, env={**os.environ, **environ}, capture_output=True, text=True)
+    if found.returncode:
+        raise NotStarted(f"{' '.join(argv)} failed:\n{found.stderr[-2000:]}")
+    return bare.Run(**json.loads(found.stdout))
+
+
+def through_everything(model: str, plan: Plan, environ: Mapping[str, str]) -> tuple[float, Spent]:
+    """Seconds from the first request to the last answer, all of them one record each."""
+    texts = bare.texts(bare.vocabulary_of(model), plan.records)
+    requests = [translation([text]) for text in texts]
+    with (
+        stacks.stack(
+            worker_of(model), model=bare.named(model), environ=environ, beside=beside()
+        ) as service,
+        confined(beside()),
+    ):
+        where = load.address(service.url)
+        uvloop.run(load.drained(where, requests[:1], 1, TIMEOUT_S))
+        with accounted(service) as spent:
+            began_s = load.now_s()
+            answers = uvloop.run(load.drained(where, requests, plan.connections, TIMEOUT_S))
+            seconds = load.now_s() - began_s
+    check(answers)
+    return seconds, spent[0]
+
+
+def worker_of(model: str) -> list[str]:
+    """The worker as it is installed, or one that can serve what only the benchmarks know."""
+    if model == "small":
+        return [tiers.program("dragoman-worker")]
+    return [sys.executable, "-m", "benchmarks.bare", "serve", "--model", model]
+
+
+def check(answers: Sequence[load.Answer]) -> None:
+    """Raises NotStarted when an answer is wrong."""
+    wrong = [answer.failure for answer in answers if answer.failure]
+    if wrong:
+        raise NotStarted(f"{len(wrong)} of {len(answers)} answers were wrong: {wrong[0]}")
+
+
+def beside() -> Collection[int]:
+    """The processors of everything but the engine; none in particular if there is only one."""
+    at_hand = sorted(os.sched_getaffinity(os.getppid()))
+    return at_hand[-1:] if len(at_hand) > 1 else ()
+
+
+@contextmanager
+def confined(cpus: Collection[int]) -> Iterator[None]:
+    """This process on some processors alone while the context lasts."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+# ── The tiers without an engine ──────────────────────────────────────────────────────────────────
+
+TIER_HEADS = (
+    *("requests", "connections", "records/s", "p50 ms"),
+    *("API CPU-µs", "worker CPU-µs", "Redis CPU-µs", "client CPU-µs"),
+)
+TIER_SHAPES = ((1, 64), (16, 16))  # records of a request, connections
+TIER_SLOTS = 64
+PAIR = ("en", "ja")
+
+
+def tier_rows(seconds: float) -> list[list[str]]:
+    """What a record costs each tier, with a worker whose engine takes no time."""
+    found = bare.texts(bare.vocabulary_of("small"), 1_000)
+    texts = [text for text in found if (text.source_language, text.target_language) == PAIR]
+    rows = []
+    with stacks.stack(stacks.paced_worker(0.0, TIER_SLOTS), environ=ENVIRONMENT) as service:
+        for records, connections in TIER_SHAPES:
+            requests = [
+                translation([*texts, *texts][start : start + records])
+                for start in range(0, len(texts), records)
+            ]
+            rows.append(tier_row(service, requests, records, connections, seconds))
+    return rows
+
+
+def tier_row(
+    service: Stack, requests: Sequence[load.Request], records: int, connections: int, seconds: float
+) -> list[str]:
+    where = load.address(service.url)
+    check(uvloop.run(load.closed_loop(where, requests, connections, seconds / 5)))  # warms up
+    with accounted(service) as spent:
+        answers = uvloop.run(load.closed_loop(where, requests, connections, seconds))
+    check(answers)
+    done = len(answers) * records
+    latencies_ms = sorted(answer.latency_s * 1000 for answer in answers)
+    return [
+        f"{records} record{'s' * (records > 1)}",
+        str(connections),
+        f"{done / seconds:.0f}",
+        f"{load.quantile(latencies_ms, 0.5):.1f}",
+        *each_us(spent[0], done, ("api", "workers", "redis")),
+    ]
+
+
+def each_us(spent: Spent, records: int, tier_names: Sequence[str]) -> list[str]:
+    """Microseconds of processor time a record, of some tiers and of the client."""
+    seconds = [*(spent.by_tier[tier] for tier in tier_names), spent.client]
+    return [f"{1e6 * one / records:.0f}" for one in seconds]
+
+
+# ── The broker alone ─────────────────────────────────────────────────────────────────────────────
+
+TRIP_HEADS = (
+    *("requests", "in flight", "records/s", "**÷ XADD/s**"),
+    *("Redis CPU-µs", "**XADD ÷ record, Redis CPU**"),
+)
+TRIP_SHAPES = (trips.Shape(1, 64), trips.Shape(16, 64), trips.Shape(1_000, 4))
+APPENDS = 300_000
+
+
+def trip_rows(seconds: float) -> tuple[trips.Appends, float, list[list[str]]]:
+    """The appends they are compared with, the server's CPU-µs for one of those, and the rows."""
+    with stacks.valkey() as (folder, redis):
+        settings = trips.settings_of(folder)
+        before_s = total(redis.cpu_s())
+        appends = trips.xadd(folder, record_bytes(), APPENDS)
+        append_us = 1e6 * (total(redis.cpu_s()) - before_s) / APPENDS
+        argv = [sys.executable, "-m", "benchmarks.trips", "--redis-url", settings.redis_url]
+        rows = []
+        with started(argv, trips.READY):
+            for shape in TRIP_SHAPES:
+                uvloop.run(trips.made(settings, shape, seconds / 5))
+                before_s = total(redis.cpu_s())
+                records, took_s = uvloop.run(trips.made(settings, shape, seconds))
+                each = 1e6 * (total(redis.cpu_s()) - before_s) / records
+                rows.append(
+                    [
+                        f"{shape.records} record{'s' * (shape.records > 1)}",
+                        str(shape.in_flight),
+                        f"{records / took_s:.0f}",
+                        f"{records / took_s / appends.rate:.3f}",
+                        f"{each:.1f}",
+                        f"{append_us / each:.3f}",
+                    ]
+                )
+    return appends, append_us, rows
+
+
+def total(spent: Mapping[int, float]) -> float:
+    return sum(spent.values())
+
+
+def record_bytes() -> int:
+    """The length of a record as the broker writes it."""
+    record = Record(
+        request="0" * 34,
+        index=0,
+        tenant="default",
+        lane="interactive",
+        source="en",
+        target="ja",
+        text=trips.TEXT,
+        cost=len(trips.TEXT),
+        accepted_ms=1_790_000_000_000,
+        deadline_ms=1_790_000_600_000,
+    )
+    return len(msgspec.json.encode(record))
+
+
+# ── The report ───────────────────────────────────────────────────────────────────────────────────
+
+
+def told(options: argparse.Namespace, machine: str) -> str:
+    """Measures, and reports in Markdown."""
+    parts = [f"`{report.command('pipeline')}`"]
+    if "engine" in options.parts:
+        rows = [
+            engine_row(model, planned(model, options.records), options.rounds)
+            for model in options.models
+        ]
+        slots = ", ".join(f"{PLANS[model].slots} slots for {model}" for model in options.models)
+        parts += [
+            f"**Through HTTP and Redis ÷ the bare engine**, one record a request, the same"
+            f" sentences, always with work waiting; one thread, {slots}. Wanted: {WANTED}.",
+            report.table(ENGINE_HEADS, rows),
+        ]
+    if "tiers" in options.parts:
+        parts += [
+            f"**CPU a record costs when the engine takes no time**, {options.seconds:g} s each.",
+            report.table(TIER_HEADS, tier_rows(options.seconds)),
+        ]
+    if "broker" in options.parts:
+        appends, append_us, trip_table = trip_rows(options.seconds)
+        parts += [
+            f"**The broker alone**: submit, read, begin, complete, news, outcomes, with Python on"
+            f" both ends. Compared with {appends.rate:,.0f} XADD/s by {appends.client} (-P"
+            f" {trips.PIPELINE} -c {trips.CLIENTS}, a record of {record_bytes()} bytes;"
+            f" {append_us:.1f} CPU-µs of the server each). Wanted: {WANTED_TRIPS}.",
+            report.table(TRIP_HEADS, trip_table),
+        ]
+    return "\n\n".join([*parts, f"{machine}."]) + "\n"
+
+
+def planned(model: str, records: int) -> Plan:
+    plan = PLANS[model]
+    return plan if not records else Plan(records, plan.connections, plan.slots)
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def listed(known: Sequence[str]) -> "argparse._ActionType":
+    def read(value: str) -> list[str]:
+        names = value.split(",")
+        if unknown := set(names) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: choose from {known}")
+        return names
+
+    return read
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.pipeline",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--parts", type=listed(PARTS), default=list(PARTS), help="of engine,tiers,broker")
+    add("--models", type=listed(bare.MODELS), default=list(PLANS), help="of 418m,small")
+    add("--rounds", type=int, default=1, help="measurements of each model")
+    add("--records", type=int, default=0, help="of each measurement of a model, if not as planned")
+    add("--seconds", type=float, default=5.0, help="of each measurement without an engine")
+    add("--out", type=Path, default=Path("runs/pipeline"), help="folder of the report")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.rounds <= 20 or not 0 <= options.records <= bare.MOST_RECORDS:
+        parser.error(f"--rounds takes 1 to 20, --records up to {bare.MOST_RECORDS}")
+    if not 0 < options.seconds <= 60:
+        parser.error("--seconds must be between 0 and 60")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parsed(arguments)
+    stop_in_order_when_terminated()
+    try:
+        text = told(options, report.machine())
+    except NotStarted as error:
+        print(f"pipeline: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(text)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "pipeline.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
