@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
@@ -95,6 +96,9 @@ class Faults:
         await self._redis.aclose()
 
     async def _inject(self, fault: Fault) -> None:
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        with (self._cluster.directory / "faults.log").open("a", encoding="utf-8") as log:
+            log.write(f"{moment} {fault.kind} ({fault.pick})\n")
         if fault.kind.startswith("poison: "):
             self._callers.poison.append(fault.kind.removeprefix("poison: "))
         else:

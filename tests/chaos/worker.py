@@ -4,13 +4,13 @@ records: what goes in comes out, stamped by the process that did it.
 The stamp tells two executions of a record apart: an answer that changed its stamp was given twice.
 """
 
-import logging
 import os
 import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from broker import logs
 from broker.options import parse
 from broker.settings import BrokerSettings
 from inference_worker.draft import LanguageModel
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
         program="chaos-worker",
         description="A worker without a model.",
     )
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    logs.configure("info")
     vocabulary = Vocabulary(Path(arguments[0]))
     model = LanguageModel(MODEL, "stamping", vocabulary, settings.max_source_tokens, max_length=200)
     serve(broker_settings, settings, model, Stamping(vocabulary, settings.slots or SLOTS))
