@@ -85,26 +85,19 @@ class Consumer:
 
     def _make_groups(self) -> None:
         for keys in self._shards:
-            for lane in LANES:
-                try:
-                    # From 0, not $: what was queued before the group existed is work too.
-                    self._client.xgroup_create(
-                        keys.queue(self.model, lane), GROUP, id="0", mkstream=True
-                    )
-                except redis.ResponseError as error:
-                    if not str(error).startswith("BUSYGROUP"):
-                        raise
+            self._enlist(keys, [])
 
     def announce(self, entry: ModelEntry) -> None:
         """Tells the API tier what the model can do; stays when the worker is gone."""
-        fields = {
-            "revision": entry.revision,
-            "languages": _encode(entry.languages),
-            "max_source_tokens": entry.max_source_tokens,
-        }
+        fields: list[Any] = ["revision", entry.revision, "languages", _encode(entry.languages)]
+        fields += ("max_source_tokens", entry.max_source_tokens)
         with reaching_redis():
             for keys in self._shards:
-                self._client.hset(keys.model(entry.name), mapping=fields)
+                self._enlist(keys, fields)
+
+    def _enlist(self, keys: Keys, fields: list[Any]) -> None:
+        streams = [keys.queue(self.model, lane) for lane in LANES]
+        self._call("enlist", [keys.model(self.model), *streams], fields)
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────
 

@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 3
+local REVISION = 4
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker has reported its batch
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -525,6 +525,19 @@ end
 
 -- ── Workers ──────────────────────────────────────────────────────────────────────────────────
 
+-- KEYS: model, streams   ARGV: fields and values of the model's hash, or nothing
+-- Makes the groups that are missing and tells what the model can do. A function for the sake of its
+-- flag: a worker must be able to start while memory is full, or nothing would ever empty it.
+local function enlist(keys, args)
+  for i = 2, #keys do
+    -- From 0, not $: what was queued before the group existed is work too.
+    local made = redis.pcall('XGROUP', 'CREATE', keys[i], GROUP, '0', 'MKSTREAM')
+    if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+  end
+  if #args > 0 then redis.call('HSET', keys[1], unpack(args)) end
+  return 1
+end
+
 -- Rewrites the register of a model's workers: sets or drops one, forgets dead ones whose records
 -- have all been reclaimed (with their consumers), and sizes the ready window.
 local function register(load, model, streams, worker, expiry, batch, now)
@@ -605,6 +618,7 @@ redis.register_function{function_name = 'dragoman_v1_renew', callback = renew, f
 redis.register_function{function_name = 'dragoman_v1_hand_back', callback = hand_back,
   flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_reclaim', callback = reclaim, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_enlist', callback = enlist, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_heartbeat', callback = heartbeat,
   flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_retire', callback = retire, flags = SPARED}

@@ -356,3 +356,21 @@ async def test_a_silent_worker_is_forgotten_after_three_heartbeats(
     assert [entry.id for entry in await producer.workers(MODEL)] == [alive.worker]
     silent.close()
     alive.close()
+
+
+async def test_a_worker_starts_while_memory_is_full(
+    producer: Producer, broker_settings: BrokerSettings, redis_server: RedisServer
+) -> None:
+    """Or a fleet that was restarted then would never make room again."""
+    await producer.submit(submission(producer, ["waiting"]))
+    redis_server.client.config_set("maxmemory", "1")
+    try:
+        started = worker(broker_settings)
+        started.announce(ModelEntry(MODEL, "r1", ["en", "ja"], 128))
+        assert serve(started) == 1
+        started.close()
+    finally:
+        redis_server.client.config_set("maxmemory", "0")
+    entry = await producer.model(MODEL)
+    assert entry is not None
+    assert (entry.revision, entry.languages, entry.max_source_tokens) == ("r1", ["en", "ja"], 128)
