@@ -66,7 +66,9 @@ def serve(
             return
         try:
             watchdog.allow(warm_up(engine, model.vocabulary))
-            _announce(consumer, model)
+            patiently(
+                lambda: _announce(consumer, model), settings.connect_s, lambda: stopping.asked > 0
+            )
             leases = Leases(consumer, watchdog.limit_s, _die)
             watchdog.listener = leases.progress
             worker = Worker(
