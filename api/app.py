@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from api import documents, events, health, jobs, languages, translation
@@ -68,6 +68,7 @@ def create_app(
     _add_routes(app)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
+    app.add_exception_handler(ClientDisconnect, _hung_up)
     app.add_middleware(
         BodyCap,
         max_body_bytes=settings.max_body_bytes,
@@ -80,6 +81,11 @@ def create_app(
         log_requests=settings.access_log,
     )
     return app
+
+
+async def _hung_up(request: Request, error: Exception) -> Response:
+    """The caller went away while it was sending: nobody's mistake, and nobody reads this."""
+    return Response(status_code=translation.CLIENT_CLOSED_REQUEST)
 
 
 class _Document:

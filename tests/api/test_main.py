@@ -201,6 +201,28 @@ async def test_a_stop_that_cannot_wait_gives_the_location(redis_server: RedisSer
         assert await asyncio.to_thread(process.wait) == 0
 
 
+@pytest.mark.slow
+async def test_a_caller_who_hangs_up_while_sending_is_no_mistake(redis_server: RedisServer) -> None:
+    announce(BrokerSettings(redis_url=redis_server.url))
+    labels = {"method": "POST", "route": "/translation", "status": "499"}
+    with api_process(redis_server.url) as process:
+        async with httpx.AsyncClient(base_url=process.url, timeout=30) as client:
+            _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+            writer.write(
+                b"POST /translation HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 1000\r\n\r\n{"
+            )
+            await in_flight(client, 2)
+            writer.close()
+            while not samples((await client.get("/metrics")).text).get(
+                ("dragoman_http_requests_total", tuple(sorted(labels.items())))
+            ):
+                pass
+        process.stop()
+        assert "Traceback" not in process.log
+        assert "unexpected" not in process.log
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
