@@ -32,6 +32,7 @@ class Leases:
         self._die = die
         self._clock = clock
         self._progress = clock()
+        self._stalled = False
         self._held: dict[tuple[str, str], Delivery] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -71,8 +72,11 @@ class Leases:
         Redis being away is passed over: leases run on there too while it cannot expire them.
         """
         if self._clock() - self._progress > self._hang_limit_s:
-            log.error("no progress for %.0f s: leases are no longer renewed", self._hang_limit_s)
+            if not self._stalled:
+                log.error("no progress for %.0f s: leases are not renewed", self._hang_limit_s)
+            self._stalled = True
             return 0
+        self._stalled = False
         with self._lock:
             held = list(self._held.values())
         if not held:
