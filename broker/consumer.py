@@ -54,8 +54,8 @@ def worker_id() -> str:
 
 
 class Consumer:
-    """One worker's consumer in every shard's group. Not thread-safe, but for ``renew``, which has
-    a connection of its own.
+    """One worker's consumer in every shard's group. Three threads may share it: one that completes
+    and discards, one that renews, and one that does all else; each has a connection of its own.
 
     Every method raises BrokerUnavailable when Redis is away and BrokerMisconfigured when it cannot
     serve us as it is set up; none of them has changed anything that calling again would spoil.
@@ -71,8 +71,10 @@ class Consumer:
         # A blocking read needs a connection whose time-out exceeds its BLOCK: redis-py would give
         # up, or hang, before the server answers.
         self._reader = connect(settings, MOST_BLOCK_MS / 1000 + settings.redis_timeout_s)
+        self._writer = connect(settings)
         self._renewer = connect(settings)
-        self._watchers: dict[str, list[str]] = {}  # request key → processes, as begin found them
+        # Request key → processes, as begin found them; written by ``begin`` alone.
+        self._watchers: dict[str, list[str]] = {}
         self._server_ahead_ms = 0.0  # of this machine's clock
 
     def prepare(self) -> None:
@@ -256,10 +258,10 @@ class Consumer:
             )
         replies = [keys.reply(process) for process in processes]
         names = [keys.load(), keys.dead(), *self._lanes(keys), *requests, *leads, *replies]
-        acknowledged, news = self._call("complete", names, arguments)
+        acknowledged, news = functions.call(self._writer, "complete", names, arguments)
         for process, line in zip(news[::2], news[1::2], strict=True):
             # It began to watch after ``begin`` looked.
-            self._client.execute_command(
+            self._writer.execute_command(
                 "XADD", keys.reply(process.decode()), "NOMKSTREAM", "*", *line
             )
         return int(acknowledged)
@@ -348,7 +350,7 @@ class Consumer:
 
     def close(self) -> None:
         """Closes the connections."""
-        for client in (self._client, self._reader, self._renewer):
+        for client in (self._client, self._reader, self._writer, self._renewer):
             client.close()
 
     def _call(self, short: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:

@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 class Leases:
     """Renews every quarter of a lease what the worker holds.
 
-    Stops renewing when the engine's last progress is older than ``hang_limit_s``, so that the
-    records move on. If the thread itself dies, ``die`` is called with the reason: a worker that
-    cannot renew must not go on.
+    Stops renewing when the last progress of any of the worker's stages is older than
+    ``hang_limit_s``, so that the records move on. If the thread itself dies, ``die`` is called with
+    the reason: a worker that cannot renew must not go on.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Leases:
         self._hang_limit_s = hang_limit_s
         self._die = die
         self._clock = clock
-        self._progress = clock()
+        self._progress = {"decoding": clock()}  # by stage
         self._stalled = False
         self._held: dict[tuple[str, str], Delivery] = {}
         self._lock = threading.Lock()
@@ -57,9 +57,10 @@ class Leases:
             for delivery in deliveries:
                 self._held.pop(delivery.place, None)
 
-    def progress(self) -> None:
-        """The engine has finished a step."""
-        self._progress = self._clock()
+    def progress(self, stage: str = "decoding") -> None:
+        """A stage begins another turn, or the engine has done a part of its step."""
+        with self._lock:
+            self._progress[stage] = self._clock()
 
     def check(self) -> None:
         """Raises RuntimeError if the thread is gone although nobody stopped it."""
@@ -71,14 +72,17 @@ class Leases:
 
         Redis being away is passed over: leases run on there too while it cannot expire them.
         """
-        if self._clock() - self._progress > self._hang_limit_s:
+        with self._lock:
+            held = list(self._held.values())
+            stage = min(self._progress, key=self._progress.__getitem__)
+            still_s = self._clock() - self._progress[stage]
+        if still_s > self._hang_limit_s:
             if not self._stalled:
-                log.error("no progress for %.0f s: leases are not renewed", self._hang_limit_s)
+                limit_s = self._hang_limit_s
+                log.error("no progress of %s for %.0f s: leases are not renewed", stage, limit_s)
             self._stalled = True
             return 0
         self._stalled = False
-        with self._lock:
-            held = list(self._held.values())
         if not held:
             return 0
         try:

@@ -12,11 +12,11 @@ from broker.errors import BrokerError
 from broker.options import option, parse
 from broker.settings import BrokerSettings
 from inference_worker.checkpoint import CheckpointError, find
+from inference_worker.decoding import EngineBroken
 from inference_worker.hang import Watchdog
 from inference_worker.serve import patiently, serve
 from inference_worker.settings import CACHE_DIR, DeviceError, WorkerSettings
 from inference_worker.tokens import VocabularyError
-from inference_worker.worker import EngineBroken
 
 PROGRAM = "dragoman-worker"
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from time import perf_counter
 
-from broker.wire import Delivery, Details, ErrorCode, Failure, Outcome
-from inference_worker.engine.protocol import Hypothesis, Sentence
+from broker.wire import Delivery, Details, ErrorCode, Failure, Lane, Outcome
+from inference_worker.engine.protocol import Sentence
 from inference_worker.normalisation import normalised
 from inference_worker.segments import Segments, split
 from inference_worker.tokens import Vocabulary
@@ -26,29 +26,52 @@ class LanguageModel:
         return self.max_length - 2
 
 
-@dataclass(eq=False, slots=True)
-class Unit:
-    """One sentence of a draft, as the engine sees it."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Spot:
+    """Where a translation belongs: sentence ``at`` of a draft."""
 
     draft: "Draft"
     at: int
+
+
+@dataclass(eq=False, slots=True)
+class Unit:
+    """One sentence as the engine sees it, and every spot that waits for its translation.
+
+    Its life: made by ``prepared`` with a single spot (intake thread), waiting in the roster, inside
+    the engine (decoding thread), settled into its spots (outtake thread). Three things may happen
+    on the way without any other change to the worker:
+
+    - It never enters the roster, since its translation is known: ``Intake._enter``.
+    - A spot with the same sentence is added to ``spots`` while the unit is in the roster, under the
+      roster's lock. The unit then lives as long as one of its drafts does.
+    - After it left the engine it is given another ``sentence`` (the key may stay) and goes back
+      through ``Roster.add``, or ``Roster.try_apart`` for a suspect: ``Outtake._settle``.
+    """
+
     sentence: Sentence
+    lane: Lane
+    spots: list[Spot]
 
 
 class Draft:
-    """A record in progress. ``units`` are the sentences still to be translated, in order."""
+    """A record in progress. ``units`` are the sentences still to be translated, in order.
+
+    Belongs to the intake thread until its units enter the roster, and from then on to the outtake
+    thread; only ``admitted_s`` is set by the decoding thread.
+    """
 
     def __init__(
         self, delivery: Delivery, segments: Segments, model: LanguageModel, first_key: int
     ) -> None:
         record = delivery.record
         self.delivery = delivery
+        self.segments = segments
         self.units: list[Unit] = []
         self.warnings: list[str] = []
         self.admitted_s: float | None = None
-        self.ended_s: float | None = None
+        self.ended_s = 0.0
         self.tokenize_ms = 0.0
-        self._segments = segments
         self._model = model
         self._texts: list[str | None] = []
         self._cut = 0
@@ -57,7 +80,8 @@ class Draft:
             encoded = model.vocabulary.encode(normalised(text), record.source)
             unknown += encoded.unknown
             target = model.vocabulary.language(record.target)
-            self.units.append(Unit(self, at, Sentence(first_key + at, encoded.ids, target)))
+            sentence = Sentence(first_key + at, encoded.ids, target)
+            self.units.append(Unit(sentence, record.lane, [Spot(self, at)]))
             self._texts.append(None)
         self._left = len(self.units)
         if unknown:
@@ -76,18 +100,19 @@ class Draft:
         """Whether a sentence has been in the engine."""
         return self.admitted_s is not None
 
-    def settle(self, at: int, best: Hypothesis, now_s: float) -> None:
-        """Takes the translation of one sentence."""
+    def settle(self, at: int, text: str, *, cut: bool = False, ended_s: float = 0.0) -> None:
+        """Takes the translation of one sentence; ``cut`` says that it reached the length limit,
+        ``ended_s`` when it left the engine."""
         if self._texts[at] is None:
             self._left -= 1
-        self._texts[at] = self._model.vocabulary.decode(best.tokens)
-        self._cut += len(best.tokens) >= self._model.longest
-        self.ended_s = now_s
+        self._texts[at] = text
+        self._cut += cut
+        self.ended_s = max(self.ended_s, ended_s)
 
     def outcome(self, worker: str) -> Outcome:
         """The record's translation; only once ``done``."""
         texts = [text or "" for text in self._texts]
-        text = self._segments.join(texts, self.delivery.record.target)
+        text = self.segments.join(texts, self.delivery.record.target)
         warnings = list(self.warnings)
         if self._cut:
             warnings.append(
@@ -98,8 +123,8 @@ class Draft:
 
     def _details(self, worker: str, warnings: list[str]) -> Details:
         spent_s = 0.0
-        if self.admitted_s is not None and self.ended_s is not None:
-            spent_s = self.ended_s - self.admitted_s
+        if self.admitted_s is not None:
+            spent_s = max(0.0, self.ended_s - self.admitted_s)
         delivery = self.delivery
         return Details(
             model=self._model.name,

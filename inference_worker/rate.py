@@ -6,14 +6,17 @@ _SHORTEST_S = 0.05  # of work; less says nothing about the rate
 
 
 class Rate:
-    """Moving averages over a worker's own completions."""
+    """Moving averages over a worker's own completions.
+
+    Three threads count here, each with a method and totals of its own, which only grow.
+    """
 
     def __init__(self) -> None:
         self.records = 0  # completed since the start
         self.sentences_per_record = 1.0
         self._average: float | None = None
-        self._busy_s = 0.0
-        self._chars = 0
+        self._busy_s = self._measured_s = 0.0
+        self._chars = self._measured_chars = 0
 
     def prepared(self, sentences: int) -> None:
         """A record turned out to have so many sentences."""
@@ -31,10 +34,12 @@ class Rate:
 
     def measure(self) -> float:
         """Characters a second of engine time, averaged over the calls of this method."""
-        if self._chars and self._busy_s >= _SHORTEST_S:
-            newest = self._chars / self._busy_s
+        chars, busy_s = self._chars, self._busy_s
+        new_chars, new_s = chars - self._measured_chars, busy_s - self._measured_s
+        if new_chars and new_s >= _SHORTEST_S:
+            newest = new_chars / new_s
             if self._average is None:
                 self._average = newest
             self._average += _WEIGHT * (newest - self._average)
-            self._busy_s, self._chars = 0.0, 0
+            self._measured_chars, self._measured_s = chars, busy_s
         return self._average or 0.0

@@ -1,19 +1,21 @@
 """Which sentence enters the engine when: interactive ones first but not alone, and whatever may
 break the engine apart from everything else. Names no tensor and no Redis."""
 
+import threading
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from broker.wire import LANES, Lane
 from inference_worker.draft import Draft, Unit
 
 _INTERACTIVE_PART = 8  # one in so many slots admits interactive work only
 _BULK_PART = 4  # of the rest, one in so many is bulk's even when interactive work could fill it
-_AHEAD_PART = 4  # so much of the slots' number may wait outside, read but not admitted
+_AHEAD_PART = 4  # at least so much of the slots' number may wait outside, read but not admitted
 
 
 class Roster:
-    """Sentences waiting for the engine and inside it.
+    """Sentences waiting for the engine and inside it, handed from the intake thread to the decoding
+    thread. Every method may be called from any thread.
 
     ``trials`` are groups that must have the engine for themselves, in order: while there are any,
     nothing else is admitted.
@@ -23,12 +25,18 @@ class Roster:
         self._slots = slots
         self._reserved = slots // _INTERACTIVE_PART  # for interactive work
         self._guaranteed = min(slots - 1, max(1, (slots - self._reserved) // _BULK_PART))  # bulk
+        # What one step can free is read ahead: a batch, or a few sentences of a continuous engine.
         self._ahead = max(1, slots // _AHEAD_PART)
         self._waiting: dict[Lane, deque[Unit]] = {lane: deque() for lane in LANES}
         self._trials: deque[deque[Unit]] = deque()
         self._trying = False  # the first trial has the engine
         self._busy: Counter[Lane] = Counter()  # sentences inside, by lane
+        self._gone: set[int] = set()  # keys that the engine holds and nobody wants
         self.inside: dict[int, Unit] = {}
+        self._lock = threading.RLock()
+        self._arrived = threading.Condition(self._lock)
+        self._opened = threading.Condition(self._lock)
+        self.openings = 0  # times that a step left room in both lanes
 
     @property
     def trying(self) -> bool:
@@ -40,35 +48,87 @@ class Roster:
         """Sentences of fresh work outside the engine."""
         return sum(len(units) for units in self._waiting.values())
 
+    # ── Intake ───────────────────────────────────────────────────────────────────────────────
+
     def room(self, lane: Lane) -> int:
         """How many more sentences of a lane it pays to read now."""
-        if self._trials:
-            return 0
-        load = {name: len(self._waiting[name]) + self._busy[name] for name in LANES}
-        left = self._slots + self._ahead - sum(load.values())
-        if lane == "interactive":
-            return max(left, self._reserved - load[lane], 0)
-        if len(self._waiting[lane]) > self._ahead // 2:
-            return 0  # enough to go on with: fewer, larger reads
-        open_slots = self._slots - self._reserved + self._ahead - load[lane]
-        return max(min(left, open_slots), self._guaranteed - load[lane], 0)
+        with self._lock:
+            if self._trials:
+                return 0
+            load = {name: len(self._waiting[name]) + self._busy[name] for name in LANES}
+            left = self._open(self._slots, sum(load.values()))
+            if lane == "interactive":
+                return max(left, self._reserved - load[lane], 0)
+            if len(self._waiting[lane]) > self._ahead // 2:
+                return 0  # enough to go on with: fewer, larger reads
+            own = self._open(self._slots - self._reserved, load[lane])
+            return max(min(left, own), self._guaranteed - load[lane], 0)
 
-    def add(self, draft: Draft) -> None:
+    def _open(self, slots: int, load: int) -> int:
+        """Room for so many slots' load: the slots first, and what comes after them only once they
+        are taken, since another worker may be idle."""
+        return slots - load + (self._ahead if load >= slots else 0)
+
+    def add(self, units: Iterable[Unit]) -> None:
         """Fresh work, behind what waits in its lane."""
-        self._waiting[draft.delivery.record.lane].extend(draft.units)
+        with self._lock:
+            for unit in units:
+                self._waiting[unit.lane].append(unit)
+            self._arrived.notify()
 
     def try_apart(self, units: Iterable[Unit]) -> None:
         """Sentences that nothing else may share the engine with, behind earlier such groups."""
         group = deque(units)
         if group:
-            self._trials.append(group)
+            with self._lock:
+                self._trials.append(group)
+                self._arrived.notify()
+
+    def drop(self, drafts: Collection[Draft]) -> None:
+        """Forgets drafts wherever they are; a sentence stays while another draft waits for it."""
+        with self._lock:
+            for lane, units in self._waiting.items():
+                self._waiting[lane] = deque(unit for unit in units if _wanted(unit, drafts))
+            groups: deque[deque[Unit]] = deque()
+            for at, group in enumerate(self._trials):
+                left = deque(unit for unit in group if _wanted(unit, drafts))
+                if left or (at == 0 and self._trying):
+                    groups.append(left)
+            self._trials = groups
+            for key in [k for k, unit in self.inside.items() if not _wanted(unit, drafts)]:
+                self._leave(key)
+                self._gone.add(key)
+            self._end_trial()
+            self._arrived.notify()
+
+    def wait_for_opening(self, seen: int, timeout_s: float) -> None:
+        """Returns when ``openings`` is no longer ``seen``, or when the time is over."""
+        with self._opened:
+            self._opened.wait_for(lambda: self.openings != seen, timeout_s)
+
+    # ── Decoding ─────────────────────────────────────────────────────────────────────────────
+
+    def wait_for_work(self, timeout_s: float) -> None:
+        """Returns when there is something to admit or to drop, or when the time is over."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self.waiting or self._trials or self._gone, timeout_s)
+
+    def gone(self) -> set[int]:
+        """Keys that the engine must drop; each is told once."""
+        with self._lock:
+            gone, self._gone = self._gone, set()
+            return gone
 
     def admit(self, free: int) -> list[Unit]:
         """The sentences to admit now, at most ``free``; they count as inside from here on."""
-        admitted = self._from_trial(free) if self._trials else self._from_lanes(free)
-        self.inside.update((unit.sentence.key, unit) for unit in admitted)
-        self._busy.update(unit.draft.delivery.record.lane for unit in admitted)
-        return admitted
+        with self._lock:
+            admitted = self._from_trial(free) if self._trials else self._from_lanes(free)
+            self.inside.update((unit.sentence.key, unit) for unit in admitted)
+            self._busy.update(unit.lane for unit in admitted)
+            if self.room("bulk") and self.room("interactive"):
+                self.openings += 1
+                self._opened.notify()
+            return admitted
 
     def _from_trial(self, free: int) -> list[Unit]:
         if not self._trying:
@@ -88,16 +148,19 @@ class Roster:
             bulk.popleft() for _ in range(second)
         ]
 
-    def finish(self, key: int) -> Unit | None:
-        """Takes a sentence that left the engine; None if nobody wants it any more."""
-        unit = self._leave(key)
-        self._end_trial()
-        return unit
+    def finish(self, keys: Collection[int]) -> list[Unit | None]:
+        """Takes sentences that left the engine; None for those nobody wants any more."""
+        with self._lock:
+            self._ahead = max(self._ahead, min(len(keys), self._slots))
+            self._gone.difference_update(keys)
+            units = [self._leave(key) for key in keys]
+            self._end_trial()
+            return units
 
     def _leave(self, key: int) -> Unit | None:
         unit = self.inside.pop(key, None)
         if unit is not None:
-            self._busy[unit.draft.delivery.record.lane] -= 1
+            self._busy[unit.lane] -= 1
         return unit
 
     def _end_trial(self) -> None:
@@ -105,34 +168,27 @@ class Roster:
             self._trials.popleft()
             self._trying = False
 
-    def drop(self, drafts: set[Draft]) -> list[int]:
-        """Forgets drafts wherever they are; returns the keys that the engine must drop."""
-        for lane, units in self._waiting.items():
-            self._waiting[lane] = deque(unit for unit in units if unit.draft not in drafts)
-        groups: deque[deque[Unit]] = deque()
-        for at, group in enumerate(self._trials):
-            left = deque(unit for unit in group if unit.draft not in drafts)
-            if left or (at == 0 and self._trying):
-                groups.append(left)
-        self._trials = groups
-        keys = [key for key, unit in self.inside.items() if unit.draft in drafts]
-        for key in keys:
-            self._leave(key)
-        self._end_trial()
-        return keys
-
     def bisect(self) -> Unit | None:
         """After a failed step, with an emptied engine: makes a trial of either half of what was
         inside, or returns the only sentence it can have been."""
-        units = list(self.inside.values())
-        self.inside.clear()
-        self._busy.clear()
-        if self._trying:
-            self._trying = False
-            if not self._trials[0]:
-                self._trials.popleft()
-        if len(units) == 1:
-            return units[0]
-        middle = len(units) // 2
-        self._trials.extendleft([deque(units[middle:]), deque(units[:middle])])
-        return None
+        with self._lock:
+            units = list(self.inside.values())
+            self.inside.clear()
+            self._busy.clear()
+            self._gone.clear()
+            if self._trying:
+                self._trying = False
+                if not self._trials[0]:
+                    self._trials.popleft()
+            if len(units) == 1:
+                return units[0]
+            middle = len(units) // 2
+            halves = [deque(units[middle:]), deque(units[:middle])]
+            self._trials.extendleft(half for half in halves if half)
+            return None
+
+
+def _wanted(unit: Unit, dropped: Collection[Draft]) -> bool:
+    """Whether a draft still waits for a sentence; those that are dropped no longer do."""
+    unit.spots[:] = [spot for spot in unit.spots if spot.draft not in dropped]
+    return bool(unit.spots)

@@ -1,5 +1,5 @@
 """A worker process from the first connection to the last: wait for Redis, warm up, announce, turn
-the loop, drain. Any engine can be served; tests and benchmarks bring their own."""
+the stages, drain. Any engine can be served; tests and benchmarks bring their own."""
 
 import logging
 import math
@@ -20,6 +20,7 @@ from inference_worker.draft import LanguageModel
 from inference_worker.engine.protocol import Engine
 from inference_worker.hang import Watchdog
 from inference_worker.settings import WorkerSettings
+from inference_worker.stages import Stages
 from inference_worker.warmth import warm_up
 from inference_worker.worker import Worker
 
@@ -80,7 +81,6 @@ def serve(
                 heartbeat_s=broker_settings.heartbeat_s,
                 reclaim_s=broker_settings.lease_s / RECLAIMS_PER_LEASE,
                 started_ms=int(time.time() * 1000),
-                wait=time.sleep,
             )
             log.info(
                 "dragoman-worker ready: model %s (%s) on %s, engine %s, %d slots",
@@ -135,20 +135,20 @@ def _announce(consumer: Consumer, model: LanguageModel) -> None:
 def _turn(
     worker: Worker, consumer: Consumer, leases: Leases, grace_s: float, stopping: Stopping
 ) -> None:
-    """Turns the loop until it is told to stop and has drained, or its grace is over."""
+    """Turns the stages until told to stop and drained, or until the grace is over."""
     seen, end_s = 0, math.inf
     consumer.give_up = lambda: time.monotonic() >= end_s
     leases.start()
     try:
-        while not worker.finished and time.monotonic() < end_s:
-            if stopping.asked > seen:
-                left_s = grace_s if seen == 0 else 0.0
-                seen = stopping.asked
-                end_s = time.monotonic() + max(left_s, LEAST_GRACE_S)
-                log.info("stopping: no more work is read")
-                worker.drain(time.monotonic(), left_s)
-            leases.progress()
-            worker.turn(time.monotonic())
+        with Stages(worker, leases) as stages:
+            while not worker.finished and time.monotonic() < end_s:
+                if stopping.asked > seen:
+                    left_s = grace_s if seen == 0 else 0.0
+                    seen = stopping.asked
+                    end_s = time.monotonic() + max(left_s, LEAST_GRACE_S)
+                    log.info("stopping: no more work is read")
+                    worker.drain(time.monotonic(), left_s)
+                stages.decode()
     finally:
         leases.stop()
     log.info("dragoman-worker stopped")

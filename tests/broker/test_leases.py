@@ -60,6 +60,12 @@ async def test_no_progress_stops_the_renewal(producer: Producer, consumer: Consu
     assert leases.renew() == 0
     leases.progress()
     assert leases.renew() == 2
+    leases.progress("intake")
+    clock.now = 22
+    leases.progress()
+    assert leases.renew() == 0  # one stage that stands still is enough
+    leases.progress("intake")
+    assert leases.renew() == 2
 
 
 async def test_what_is_finished_is_no_longer_renewed(

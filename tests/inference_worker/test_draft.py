@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from inference_worker.draft import Draft, LanguageModel, failure, prepared
-from inference_worker.engine.protocol import Hypothesis
 from inference_worker.tokens import Vocabulary
 from tests.inference_worker.parties import Broker
 
@@ -20,10 +19,6 @@ def draft(vocabulary: Vocabulary, text: str, **record: str) -> Draft:
     return prepared(Broker().delivery(text, "bulk", 1, **record), model(vocabulary), first_key=7)
 
 
-def settle(subject: Draft, at: int, tokens: list[int]) -> None:
-    subject.settle(at, Hypothesis(tuple(tokens), 0.0), now_s=1.0)
-
-
 def test_sentences_carry_keys_languages_and_ids(vocabulary: Vocabulary) -> None:
     subject = draft(vocabulary, "Yes. No.\n42", source="en", target="ja")
     assert [unit.sentence.key for unit in subject.units] == [7, 8]
@@ -34,11 +29,11 @@ def test_sentences_carry_keys_languages_and_ids(vocabulary: Vocabulary) -> None:
 
 def test_sentences_may_end_in_any_order(vocabulary: Vocabulary) -> None:
     subject = draft(vocabulary, " Yes. No.\n", source="en", target="ja")
-    settle(subject, 1, vocabulary.pieces("いいえ。"))
+    subject.settle(1, "いいえ。")
     assert not subject.done
-    settle(subject, 1, vocabulary.pieces("いいえ。"))
+    subject.settle(1, "いいえ。")
     assert not subject.done
-    settle(subject, 0, vocabulary.pieces("はい。"))
+    subject.settle(0, "はい。")
     assert subject.done
     assert subject.outcome("w").text == " はい。いいえ。\n"
 
@@ -49,7 +44,7 @@ def test_text_that_reads_like_tokens_stays_text(vocabulary: Vocabulary) -> None:
     (unit,) = subject.units
     assert unit.sentence.source.count(vocabulary.end) == 1
     assert vocabulary.language("ja") not in unit.sentence.source
-    settle(subject, 0, list(unit.sentence.source[1:-1]))
+    subject.settle(0, vocabulary.decode(unit.sentence.source))
     assert subject.outcome("w").text == text
 
 
@@ -61,7 +56,7 @@ def test_pieces_the_model_never_saw_are_reported(small: Path, tmp_path: Path) ->
     vocabulary = Vocabulary(folder)
     subject = draft(vocabulary, "The station. Where is the station?")
     for unit in subject.units:
-        settle(subject, unit.at, [])
+        subject.settle(unit.spots[0].at, "")
     details = subject.outcome("w").details
     assert details is not None
     assert details.warnings == [
@@ -71,8 +66,8 @@ def test_pieces_the_model_never_saw_are_reported(small: Path, tmp_path: Path) ->
 
 def test_a_translation_at_the_length_limit_is_reported(vocabulary: Vocabulary) -> None:
     subject = draft(vocabulary, "Yes. No.")
-    settle(subject, 0, vocabulary.pieces("x")[:1] * 9)
-    settle(subject, 1, vocabulary.pieces("x")[:1] * 10)
+    subject.settle(0, "Ja.")
+    subject.settle(1, "Nein", cut=True)
     details = subject.outcome("w").details
     assert details is not None
     assert details.warnings == ["1 sentences reached the limit of 12 tokens and may be incomplete"]

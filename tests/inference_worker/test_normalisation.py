@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_worker.draft import LanguageModel, prepared
-from inference_worker.engine.protocol import Hypothesis
 from inference_worker.normalisation import normalised
 from inference_worker.tokens import Vocabulary
 from tests.inference_worker.parties import Broker
@@ -48,6 +47,6 @@ def test_only_the_model_is_spared_them(vocabulary: Vocabulary) -> None:
     draft = prepared(Broker().delivery(text, "bulk", 1, source="en", target="ja"), model, 1)
     (unit,) = draft.units
     assert unit.sentence.source == vocabulary.encode("Yes.", "en").ids
-    draft.settle(0, Hypothesis(tuple(vocabulary.pieces("はい。")), 0.0), now_s=1.0)
+    draft.settle(0, "はい。")
     assert draft.outcome("w").text == "\x07\u202e42\u202c\nはい。\t{na\u202eme}\n"
     assert not draft.warnings

@@ -213,10 +213,10 @@ async def test_a_record_that_ends_every_process_becomes_a_dead_letter(
     crashes = 0
     for _ in range(8):
         with paced(broker_settings, "--slots", "64", **options) as process:
-            process.ready()
             wait_until(
                 lambda: not process.running or redis_server.client.exists("dragoman:{0}:dead"),
                 description="the worker crashes or gives the record up",
+                timeout_s=60.0,
             )
             if not process.running:
                 crashes += 1

@@ -1,4 +1,4 @@
-"""Tests of ``inference_worker.worker``: the loop, turned by hand."""
+"""Tests of ``inference_worker.worker``: its three stages, turned by hand one after the other."""
 
 import logging
 from typing import Any
@@ -7,10 +7,11 @@ import msgspec
 import pytest
 
 from broker.wire import Delivery
+from inference_worker.decoding import EngineBroken
 from inference_worker.draft import LanguageModel
 from inference_worker.hang import Watchdog
 from inference_worker.tokens import Vocabulary
-from inference_worker.worker import EngineBroken, Worker
+from inference_worker.worker import Worker
 from tests.inference_worker.engines import Echo, raising
 from tests.inference_worker.parties import Broker, Held
 
@@ -30,7 +31,7 @@ class Stage:
         self.broker = Broker()
         self.held = Held()
         self.engine = engine or Echo()
-        self.waits: list[float] = []
+        self.pauses: list[float] = []
         self.now_s = 100.0
         self.worker = Worker(
             self.broker,
@@ -41,12 +42,13 @@ class Stage:
             heartbeat_s=HEARTBEAT_S,
             reclaim_s=RECLAIM_S,
             started_ms=1,
-            wait=self.waits.append,
         )
 
     def turn(self, times: int = 1) -> None:
         for _ in range(times):
-            self.worker.turn(self.now_s)
+            self.pauses.append(self.worker.intake.turn(self.now_s))
+            self.worker.decoding.turn(0.0)
+            self.worker.outtake.turn(0.0)
             self.now_s += 0.001
 
     def settle(self, deliveries: list[Delivery]) -> None:
@@ -309,8 +311,7 @@ def test_while_redis_is_away_the_slots_go_on(stage: Stage) -> None:
     stage.broker.away = True
     stage.turn(2)
     assert None not in stage.broker.texts(records)
-    stage.turn()
-    assert stage.waits
+    assert stage.pauses[-1] == pytest.approx(1.0, abs=0.01)
     stage.broker.away = False
     stage.now_s += 1.0
     later = stage.broker.add("Four.")
@@ -342,15 +343,27 @@ def test_a_dead_lease_thread_ends_the_loop(stage: Stage) -> None:
 # ── Reading and reporting ─────────────────────────────────────────────────────────────────────
 
 
-def test_reads_take_what_fits_and_block_only_when_idle(stage: Stage) -> None:
-    stage.turn()
-    assert stage.broker.reads == [(10, 9, 1_000)]
-    stage.engine.width = 1
+def test_reads_fill_the_slots_and_then_go_ahead(stage: Stage) -> None:
+    stage.engine.width = 0
     stage.broker.add(*[f"Sentence {n}." for n in range(40)])
-    stage.turn(3)
-    assert stage.broker.reads[-1][2] == 0
+    stage.turn(10)
+    assert stage.broker.reads[0] == (8, 7, 1_000)
     waiting = 40 - len(stage.broker.queues["bulk"])
-    assert waiting <= stage.engine.slots + 2 + 3
+    assert waiting == stage.engine.slots - 1 + 2  # all but the interactive slot, and ahead
+    stage.engine.width = 7
+    stage.turn(3)
+    assert [len(batch) for batch in stage.engine.batches[-3:]] == [7, 7, 7]
+
+
+def test_reads_wait_only_while_both_lanes_have_room(stage: Stage) -> None:
+    stage.turn(2)
+    assert stage.broker.reads == [(8, 7, 1_000)] * 2
+    assert stage.pauses == [0.0, 0.0]
+    stage.engine.width = 0
+    stage.broker.add(*[f"Sentence {n}." for n in range(40)])
+    stage.turn(10)
+    assert stage.broker.reads[-1] == (1, 0, 0)
+    assert stage.pauses[-1] == 0.02
 
 
 def test_heartbeats_report_the_worker(stage: Stage) -> None:
@@ -369,9 +382,10 @@ def test_heartbeats_report_the_worker(stage: Stage) -> None:
 
 
 def test_a_drain_finishes_the_slots_and_hands_back_the_rest(stage: Stage) -> None:
-    stage.engine.width = 1
+    stage.engine.width = 0
     records = stage.broker.add(*[f"Sentence {n}." for n in range(9)])
-    stage.turn()
+    stage.turn(3)
+    stage.engine.width = 1
     unread = stage.broker.add("Unread.")
     stage.worker.drain(stage.now_s, 30.0)
     assert not stage.worker.finished

@@ -1,0 +1,135 @@
+"""The last stage of a worker: token ids to text, sentences to records, records to Redis. It has a
+thread and a connection of its own, so that the next step runs while the last one's are written."""
+
+import queue
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.wire import Completion, Delivery, ErrorCode, Outcome
+from inference_worker.draft import Draft, LanguageModel, Unit, failure
+from inference_worker.engine.protocol import Hypothesis
+from inference_worker.holdings import Holdings
+from inference_worker.rate import Rate
+
+
+class Sink(Protocol):
+    """What the stage needs of ``broker.consumer.Consumer``."""
+
+    worker: str
+
+    def complete(self, completions: Sequence[Completion]) -> int: ...
+    def discard(self, deliveries: Sequence[Delivery]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """A sentence that left the engine at ``ended_s``, its hypotheses best first."""
+
+    unit: Unit
+    hypotheses: Sequence[Hypothesis]
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a delivery ends: with an outcome, as a dead letter too, or without one (discarded)."""
+
+    delivery: Delivery
+    outcome: Outcome | None
+    dead: bool = False
+
+
+class Outtake:
+    """Other stages post what has ended, in batches; ``turn`` writes it."""
+
+    def __init__(
+        self, consumer: Sink, holdings: Holdings, model: LanguageModel, rate: Rate
+    ) -> None:
+        self._consumer = consumer
+        self._holdings = holdings
+        self._model = model
+        self._rate = rate
+        self._posted: queue.SimpleQueue[Sequence[Translated | Draft | End] | None] = (
+            queue.SimpleQueue()
+        )
+
+    # ── Called by the other stages ───────────────────────────────────────────────────────────
+
+    def translated(self, sentences: Sequence[Translated]) -> None:
+        """The sentences that one step ended."""
+        self._posted.put(sentences)
+
+    def done(self, drafts: Sequence[Draft]) -> None:
+        """Drafts of which nothing needs the engine."""
+        self._posted.put(drafts)
+
+    def fail(self, delivery: Delivery, code: ErrorCode, detail: str) -> None:
+        """A record that has no translation; of a draft only if ``Holdings.close`` says so."""
+        outcome = failure(delivery, self._model.name, self._consumer.worker, code, detail)
+        self._posted.put([End(delivery, outcome, dead=code == "poison")])
+
+    def discard(self, delivery: Delivery) -> None:
+        """A record that needs no outcome."""
+        self._posted.put([End(delivery, None)])
+
+    def close(self) -> None:
+        """Nothing will be posted after this."""
+        self._posted.put(None)
+
+    # ── One turn ─────────────────────────────────────────────────────────────────────────────
+
+    def turn(self, wait_s: float) -> bool:
+        """Writes what has been posted, for which it waits up to ``wait_s``; False once ``close``
+        was called. Raises BrokerUnavailable only when the consumer gives up."""
+        ends: list[End] = []
+        going_on = True
+        try:
+            posted = self._posted.get(timeout=wait_s) if wait_s > 0 else self._posted.get_nowait()
+            while going_on := posted is not None:
+                ends += (end for one in posted or () for end in self._ends(one))
+                posted = self._posted.get_nowait()
+        except queue.Empty:
+            pass
+        self._write(ends)
+        return going_on
+
+    def _ends(self, posted: Translated | Draft | End) -> Sequence[End]:
+        if isinstance(posted, End):
+            return [posted]
+        drafts = [posted] if isinstance(posted, Draft) else self._settle(posted)
+        return [
+            End(draft.delivery, draft.outcome(self._consumer.worker))
+            for draft in drafts
+            if draft.done and self._holdings.close(draft)
+        ]
+
+    def _settle(self, translated: Translated) -> list[Draft]:
+        """Puts a translation where it belongs; returns the drafts that this concerns.
+
+        The place to look at a translation before anybody sees it: the text, all hypotheses and the
+        source (``segments.sentences[at]`` of the draft) are at hand, and the sentence is in nobody
+        else's. To have it translated once more, give the unit another ``sentence``, hand it to the
+        roster again, settle nothing and return no draft.
+        """
+        best = translated.hypotheses[0]
+        text = self._model.vocabulary.decode(best.tokens)
+        cut = len(best.tokens) >= self._model.longest
+        for spot in translated.unit.spots:
+            spot.draft.settle(spot.at, text, cut=cut, ended_s=translated.ended_s)
+        return list(dict.fromkeys(spot.draft for spot in translated.unit.spots))
+
+    def _write(self, ends: Sequence[End]) -> None:
+        """Waits for Redis if need be, and gives up only when told to."""
+        if not ends:
+            return
+        completions = [Completion(e.delivery, e.outcome, e.dead) for e in ends if e.outcome]
+        unneeded = [end.delivery for end in ends if end.outcome is None]
+        if completions:
+            self._consumer.complete(completions)
+        if unneeded:
+            self._consumer.discard(unneeded)
+        self._holdings.let_go([end.delivery for end in ends])
+        for end in ends:
+            if end.outcome is not None and end.outcome.text is not None:
+                self._rate.completed(end.delivery.record.cost)
