@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import redis
 
+from broker import functions
 from broker.consumer import Consumer
 from broker.errors import BrokerUnavailable
 from broker.keys import GROUP, Keys
@@ -304,7 +305,7 @@ async def test_complete_is_tried_until_redis_answers(
 ) -> None:  # fmt: skip
     await producer.submit(submission(producer, ["a"]))
     deliveries = consumer.read(8, 8, 0)
-    call, failures = consumer._call, iter([redis.ConnectionError(), redis.TimeoutError(), None])
+    call, failures = functions.call, iter([redis.ConnectionError(), redis.TimeoutError(), None])
 
     def flaky(*arguments: Any) -> Any:
         answer = call(*arguments)  # the server did it, but the reply was lost
@@ -312,13 +313,15 @@ async def test_complete_is_tried_until_redis_answers(
             raise error
         return answer
 
-    monkeypatch.setattr(consumer, "_call", flaky)
+    monkeypatch.setattr(functions, "call", flaky)
     assert consumer.complete(answers(deliveries)) == 0  # the first try counted; nothing twice
     load = await producer.load(MODEL)
     assert (load.outstanding_cost, load.ready) == (0, 0)
 
 
-async def test_complete_gives_up_only_when_told(producer: Producer, consumer: Consumer) -> None:
+async def test_complete_gives_up_only_when_told(
+    producer: Producer, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await producer.submit(submission(producer, ["a"]))
     deliveries = consumer.read(8, 8, 0)
     consumer.give_up = lambda: True
@@ -327,7 +330,7 @@ async def test_complete_gives_up_only_when_told(producer: Producer, consumer: Co
     def broken(*arguments: Any) -> Any:
         raise redis.ConnectionError("away")
 
-    consumer._call = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(functions, "call", broken)
     with pytest.raises(BrokerUnavailable):
         consumer.complete(answers(deliveries))
 
