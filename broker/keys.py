@@ -92,6 +92,12 @@ class Keys:
     def inflight(self, tenant: str, fingerprint: str) -> str:
         return f"dragoman:{{{self.tag}}}:inflight:{tenant}:{fingerprint}"
 
+    def memory(self, tenant: str, digest: str) -> str:
+        return f"dragoman:{{{self.tag}}}:memory:{tenant}:{digest}"
+
+    def memory_index(self, tenant: str) -> str:
+        return f"dragoman:{{{self.tag}}}:memory:{tenant}:index"
+
     def load(self) -> str:
         return f"dragoman:{{{self.tag}}}:load"
 

@@ -33,11 +33,18 @@ class BrokerSettings:
         True,
         "Whether what a tenant had translated before, or has under way, is not translated again.",
     )
+    memory_ttl_s: int = option(
+        86_400, "How long the translation of a sentence is remembered for its tenant."
+    )
+    memory_sentences: int = option(
+        100_000, "How many sentences are remembered for a tenant, about; the oldest go first."
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= MAX_SHARDS:
             raise ValueError(f"--shards must be between 1 and {MAX_SHARDS}")
         positive = ("redis_timeout_s", "result_ttl_s", "lease_s", "heartbeat_s", "reply_ttl_s")
-        for name in (*positive, "max_outstanding_chars", "max_tenant_chars"):
+        more = ("max_outstanding_chars", "max_tenant_chars", "memory_ttl_s", "memory_sentences")
+        for name in (*positive, *more):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0")
