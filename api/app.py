@@ -17,6 +17,7 @@ from starlette.responses import Response
 from api import documents, events, health, jobs, languages, translation
 from api.access import Access
 from api.body import BodyCap
+from api.gate import Gate
 from api.metrics import Metrics
 from api.openapi import Endpoint, Operation, document, released
 from api.page import show_asset, show_page
@@ -72,8 +73,10 @@ def create_app(
     app.add_middleware(
         BodyCap,
         max_body_bytes=settings.max_body_bytes,
+        body_s=settings.body_timeout_s,
         exceptions={"/documents": MAX_DOCUMENT_BYTES + FORM_BYTES},
     )
+    app.add_middleware(Gate, most_in_flight=settings.max_connections)
     app.add_middleware(
         Access,
         metrics=app.state.service.metrics,

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 
@@ -15,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.app import create_app
+from api.connections import Connections, Patience, most_connections
 from api.service import Service
 from api.settings import ApiSettings
 from broker import logs
@@ -57,11 +59,14 @@ def run(
     for number in STOP_SIGNALS:
         # uvicorn raises the signal again after a graceful stop, which is then an ordinary end.
         signal.signal(number, _ignore)
+    most = most_connections(settings.max_connections)
+    settings = replace(settings, max_connections=most)
+    patience = Patience(settings.head_timeout_s, KEEP_ALIVE_S, most)
     config = uvicorn.Config(
         partial(application, broker, settings, documents, directory, (settings.host, port)),
         factory=True,
         loop="uvloop",
-        http="httptools",
+        http=Connections(patience),  # type: ignore[arg-type]  # called as a class would be
         ws="none",
         lifespan="on",
         log_config=None,

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from broker.options import option
 
+LEAST_CONNECTIONS = 64
+
 
 @dataclass(frozen=True)
 class ApiSettings:
@@ -25,6 +27,19 @@ class ApiSettings:
     max_body_bytes: int = option(
         8 * 1024 * 1024, "Largest request body in bytes, refused while it streams in."
     )
+    body_timeout_s: float = option(
+        10.0,
+        "How long a request body may take, and a second more for each KiB of it that has come;"
+        " then 408.",
+    )
+    head_timeout_s: float = option(
+        10.0, "How long the headers of a request may take; then 408, or the connection is closed."
+    )
+    max_connections: int = option(
+        10_000,
+        "Connections of one process; beyond them the one idle longest is closed, and requests are"
+        " answered 503 when none is.",
+    )
     events_heartbeat_s: float = option(
         15.0, "Longest silence of an event stream before it sends a comment."
     )
@@ -40,8 +55,10 @@ class ApiSettings:
             raise ValueError("--port must be between 0 and 65535")
         if not 1 <= self.processes <= 256:
             raise ValueError("--processes must be between 1 and 256")
-        positive = ("sync_wait_s", "sync_deadline_s", "job_deadline_s", "events_heartbeat_s")
-        for name in (*positive, "max_body_bytes"):
+        if self.max_connections < LEAST_CONNECTIONS:
+            raise ValueError(f"--max-connections must be at least {LEAST_CONNECTIONS}")
+        times = ("sync_wait_s", "sync_deadline_s", "job_deadline_s", "events_heartbeat_s")
+        for name in (*times, "max_body_bytes", "body_timeout_s", "head_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0")
         if self.grace_s < 0:

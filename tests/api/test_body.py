@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from api.app import create_app
@@ -95,3 +96,27 @@ async def test_a_body_in_many_pieces(client: httpx.AsyncClient) -> None:
 
     answer = await client.post("/jobs", content=pieces())  # type: ignore[arg-type]
     assert answer.json()["field"] == "payload"
+
+
+@pytest.mark.parametrize(
+    ("piece", "status", "code"),
+    [
+        (b"[" * 10_000, 400, "too_deep"),
+        (b'{"id":1,"text":"a"},' * 1_000, 422, "too_many_records"),
+        (b"[]," * 5_000, 413, "too_many_values"),
+    ],
+)
+async def test_structure_is_refused_while_it_streams(
+    broker_settings: BrokerSettings, piece: bytes, status: int, code: str
+) -> None:
+    """What the decoder would find, if it ever saw this body, is that it ends too early."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b'{"payload":{"records":[' if code == "too_many_records" else b"["
+        for _ in range(20):
+            yield piece
+
+    app = create_app(broker_settings, ApiSettings(max_body_bytes=2_000_000))
+    async with living(app) as client:
+        answer = await client.post("/jobs", content=pieces())
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
