@@ -117,32 +117,28 @@ class Consumer:
                 return self._read_now(rooms) or self._read_blocking(rooms, block_ms)
             except redis.ResponseError as error:
                 # A server that restarted empty, or was flushed, has lost the groups.
-                if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                if not any(word in str(error) for word in ("NOGROUP", "UNBLOCKED")):
                     raise
                 self._make_groups()
                 return []
 
     def _read_now(self, rooms: dict[Lane, int]) -> list[Delivery]:
-        """Reads every shard without waiting; what was taken is replaced from the backlog."""
+        """Reads every shard without waiting, the fairest records of its backlog included."""
         deliveries: list[Delivery] = []
         for keys in self._shards:
-            left = {
-                lane: room - sum(d.record.lane == lane for d in deliveries)
-                for lane, room in rooms.items()
-            }
-            pipeline = self._client.pipeline(transaction=False)
-            for lane, room in left.items():
-                if room > 0:
-                    stream = keys.queue(self.model, lane)
-                    pipeline.xreadgroup(GROUP, self.worker, {stream: ">"}, count=room)
-            answers = pipeline.execute(raise_on_error=False)
-            errors = [answer for answer in answers if isinstance(answer, Exception)]
-            if errors and not deliveries:
-                raise errors[0]  # a lane that was read all the same is reclaimed from us
-            taken = [d for answer in answers for d in self._deliveries(answer)]
-            if taken:
-                self._refill(keys)
-            deliveries += taken
+            left = [
+                max(0, rooms.get(lane, 0) - sum(d.record.lane == lane for d in deliveries))
+                for lane in LANES
+            ]
+            if not any(left):
+                break
+            names = [keys.load(), *self._lanes(keys)]
+            answer = self._call("take", names, [self.model, self.worker, *left])
+            for lane, (entries, records) in zip(LANES, answer, strict=True):
+                deliveries += [
+                    self._delivery(keys.queue(self.model, lane), entry, record, 1)
+                    for entry, record in zip(entries, records, strict=True)
+                ]
         return deliveries
 
     def _read_blocking(self, rooms: dict[Lane, int], block_ms: int) -> list[Delivery]:
@@ -159,8 +155,12 @@ class Consumer:
             )
             deliveries = self._deliveries(answer)
             if deliveries:
-                self._refill(keys)
-                return deliveries
+                # One woke us; the others are still in the backlog.
+                rest = {
+                    lane: room - sum(d.record.lane == lane for d in deliveries)
+                    for lane, room in rooms.items()
+                }
+                return deliveries + self._read_now(rest)
         return []
 
     def _deliveries(self, answer: Any) -> list[Delivery]:
@@ -176,9 +176,6 @@ class Consumer:
 
     def _set_clock(self, server_ms: int) -> None:
         self._server_ahead_ms = server_ms - time.time() * 1000
-
-    def _refill(self, keys: Keys) -> None:
-        self._call("refill", [keys.load(), *self._lanes(keys)], [self.model])
 
     def begin(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         """What to do with each delivery before spending model time on it; marks their requests
@@ -325,9 +322,10 @@ class Consumer:
     # ── Reporting ────────────────────────────────────────────────────────────────────────────
 
     def heartbeat(self, entry: WorkerEntry, batch_records: int) -> None:
-        """Reports this worker for three heartbeats and refills the ready window.
+        """Reports this worker for three heartbeats and fills the ready window.
 
-        ``batch_records`` is how many records make one batch of ours: that many are kept ready.
+        ``batch_records`` is how many records make one batch of ours: while fewer than all workers'
+        batches are waiting, the workers are not full.
         """
         fields: list[Any] = []
         for field in ("model", "device", "engine", "slots", "rate", "completed", "started_ms"):

@@ -5,7 +5,7 @@
 
 local REVISION = 4
 local GROUP = 'workers'
-local DEFAULT_WINDOW = 64     -- records kept ready while no worker has reported its batch
+local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
 local RATE_SAMPLE_MS = 250    -- completions are averaged over at least this long
 local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving average
@@ -48,15 +48,18 @@ end
 
 -- Records that the live workers' engines hold together.
 local function batches(load, model)
-  return number(redis.call('HGET', load, 'window:' .. model), DEFAULT_WINDOW)
+  return number(redis.call('HGET', load, 'batch:' .. model), DEFAULT_WINDOW)
 end
 
--- Moves records from the backlog into the stream, fairest first, until a batch per live worker is
--- ready. The score of the last one moved is the fair queue's clock.
-local function promote(stream, backlog, load, model, lane)
+-- Moves records from the backlog into the stream, fairest first, until so many are ready as somebody
+-- is about to take, and one more per live worker: what a worker that waits is woken by. Whatever is
+-- in the stream comes before all that is submitted later, so more would be less fair. The score of
+-- the last one moved is the fair queue's clock.
+local function promote(stream, backlog, load, model, lane, taking)
   local waiting = redis.call('ZCARD', backlog)
   if waiting == 0 then return end
-  local room = math.min(batches(load, model) - unread(stream), waiting, MOST_PROMOTED)
+  local window = number(redis.call('HGET', load, 'window:' .. model), DEFAULT_WINDOW)
+  local room = math.min(window + (taking or 0) - unread(stream), waiting, MOST_PROMOTED)
   if room <= 0 then return end
   local popped = redis.call('ZPOPMIN', backlog, room)
   for i = 1, #popped, 2 do
@@ -539,7 +542,7 @@ local function enlist(keys, args)
 end
 
 -- Rewrites the register of a model's workers: sets or drops one, forgets dead ones whose records
--- have all been reclaimed (with their consumers), and sizes the ready window.
+-- have all been reclaimed (with their consumers), and counts the live ones.
 local function register(load, model, streams, worker, expiry, batch, now)
   local field = 'workers:' .. model
   local workers = cjson.decode(redis.call('HGET', load, field) or '{}')
@@ -548,10 +551,10 @@ local function register(load, model, streams, worker, expiry, batch, now)
   -- Time without a worker must not count as slow draining.
   if nobody then redis.call('HSET', load, 'since:' .. model, now) end
   workers[worker] = {expiry, batch}
-  local window, count = 0, 0
+  local batches, count = 0, 0
   for id, entry in pairs(workers) do
     if entry[1] > now then
-      window, count = window + entry[2], count + 1
+      batches, count = batches + entry[2], count + 1
     else
       local idle = true
       for _, stream in ipairs(streams) do
@@ -566,8 +569,11 @@ local function register(load, model, streams, worker, expiry, batch, now)
   end
   if next(workers) then redis.call('HSET', load, field, cjson.encode(workers))
   else redis.call('HDEL', load, field) end
-  if window > 0 then redis.call('HSET', load, 'window:' .. model, window)
-  else redis.call('HDEL', load, 'window:' .. model) end
+  if count > 0 then
+    redis.call('HSET', load, 'window:' .. model, count, 'batch:' .. model, batches)
+  else
+    redis.call('HDEL', load, 'window:' .. model, 'batch:' .. model)
+  end
   return count
 end
 
@@ -591,11 +597,27 @@ local function retire(keys, args)
   return register(keys[2], args[1], {keys[3], keys[4]}, args[2], 0, 0, now_ms())
 end
 
--- KEYS: load, interactive stream, its backlog, bulk stream, its backlog   ARGV: model
-local function refill(keys, args)
-  promote(keys[2], keys[3], keys[1], args[1], 'interactive')
-  promote(keys[4], keys[5], keys[1], args[1], 'bulk')
-  return 1
+-- KEYS: load, interactive stream, its backlog, bulk stream, its backlog
+-- ARGV: model, worker id, most interactive records, most bulk ones
+-- Reads for a worker: the fairest records there are at this moment, which no larger window could
+-- know. Answers {entries, records' JSON} per lane.
+local function take(keys, args)
+  local taken = {}
+  for at, lane in ipairs({'interactive', 'bulk'}) do
+    local stream, backlog, most = keys[2 * at], keys[2 * at + 1], tonumber(args[2 + at])
+    local entries, records = {}, {}
+    if most > 0 then
+      promote(stream, backlog, keys[1], args[1], lane, most)
+      local found = redis.call('XREADGROUP', 'GROUP', GROUP, args[2], 'COUNT', most, 'STREAMS', stream,
+        '>')
+      for _, message in ipairs(found and found[1][2] or {}) do
+        table.insert(entries, message[1])
+        table.insert(records, message[2][2])
+      end
+    end
+    table.insert(taken, {entries, records})
+  end
+  return taken
 end
 
 local function revision()
@@ -622,6 +644,6 @@ redis.register_function{function_name = 'dragoman_v1_enlist', callback = enlist,
 redis.register_function{function_name = 'dragoman_v1_heartbeat', callback = heartbeat,
   flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_retire', callback = retire, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_refill', callback = refill, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_take', callback = take, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_revision', callback = revision,
   flags = {'no-writes'}}

@@ -218,7 +218,8 @@ async def test_three_shards_are_served_by_one_consumer(
     assert {request.id[-2:] for request in requests} == {"00", "01", "02"}
     for request in requests:
         await producer.submit(request)
-    assert (await producer.load(MODEL)).ready == 60
+    load = await producer.load(MODEL)
+    assert load.ready + load.backlog == 60
     watches = [waiter.watching("default", request.id, request) for request in requests]
     for watch in watches:
         watch.__enter__()
