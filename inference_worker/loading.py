@@ -19,6 +19,10 @@ from inference_worker.tokens import Vocabulary
 
 log = logging.getLogger(__name__)
 
+# Room in a slot per source token that sentences are cut to: a sentence that is tried again in other
+# words may take more tokens than it was measured with. The least is more than our own sentences need.
+SOURCE_ROOM, LEAST_SOURCE_ROOM_TOKENS = 2, 128
+
 BUILT = "ctranslate2"  # folder of the cache for models in CTranslate2's own format
 
 # Else transformers looks on the hub for a converted copy of pickled checkpoints.
@@ -81,6 +85,7 @@ def _open_continuous(
             memory_mib=settings.memory_mib,
             width=settings.slots or SLOTS,
             compute_type=choice.compute_type,  # type: ignore[arg-type]
+            source_tokens=max(SOURCE_ROOM * settings.max_source_tokens, LEAST_SOURCE_ROOM_TOKENS),
         )
     except MemoryBudgetTooSmall as error:
         raise DeviceError(f"--memory-mib: {error}") from error

@@ -48,6 +48,14 @@ def test_every_engine_translates_an_everyday_sentence(copy: Path, engine: str) -
     assert "駅" in model.vocabulary.decode(finished[0].hypotheses[0].tokens)
 
 
+def test_slots_have_room_for_twice_the_longest_sentence(copy: Path) -> None:
+    """A slot as long as the model allows would cost the 418M model 100 MiB."""
+    _, opened = loaded(copy, engine="torch", max_source_tokens=100)
+    assert opened.source_tokens == 200
+    model, opened = loaded(copy, engine="torch", max_source_tokens=8)
+    assert warm_up(opened, model.vocabulary) > 0
+
+
 def test_limits_come_from_the_checkpoint(copy: Path) -> None:
     (copy / "generation_config.json").write_text('{"max_length": 50, "length_penalty": 0.5}')
     model, _ = loaded(copy, device="cpu")

@@ -20,7 +20,7 @@ Slots = (
 )  # which slots of [slots, …] tensors: indices, or a range where they lie together
 
 MASKED = float("-inf")
-FLOAT_BYTES = 4
+FLOAT_BYTES, INDEX_BYTES = 4, 8
 
 
 class Caches:
@@ -28,8 +28,8 @@ class Caches:
 
     ``own[layer]``: [slots, 2, heads, cells, head width]; ``cross[layer]``: the same over source
     positions. ``ancestry``: [slots, beams, cells] and ``source_mask``: [slots, 1, 1, sources] are
-    added to attention scores, 0 or −inf. ``next_cells``: [slots, beams], where each beam's next
-    token goes.
+    added to attention scores, 0 or −inf. All of these are of ``dtype``. ``next_cells``:
+    [slots, beams], where each beam's next token goes.
     """
 
     def __init__(
@@ -38,21 +38,26 @@ class Caches:
         rules: Rules,
         width: int,
         source_tokens: int,
+        dtype: torch.dtype,
         device: torch.device,
     ) -> None:
         heads = architecture.decoder_heads
-        self.beams = rules.beams
+        self.beams, self.dtype = rules.beams, dtype
         self.cells = cells_per_slot(rules)
         self._head_width = architecture.width // heads
         layers = range(architecture.decoder_layers)
 
         def room(positions: int) -> Tensor:  # zeros: even a masked value must be a number
-            return torch.zeros(width, 2, heads, positions, self._head_width, device=device)
+            shape = (width, 2, heads, positions, self._head_width)
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        def mask(*shape: int) -> Tensor:
+            return torch.full(shape, MASKED, dtype=dtype, device=device)
 
         self.own = [room(self.cells) for _ in layers]
         self.cross = [room(source_tokens) for _ in layers]
-        self.ancestry = torch.full((width, rules.beams, self.cells), MASKED, device=device)
-        self.source_mask = torch.full((width, 1, 1, source_tokens), MASKED, device=device)
+        self.ancestry = mask(width, rules.beams, self.cells)
+        self.source_mask = mask(width, 1, 1, source_tokens)
         self.next_cells = torch.zeros((width, rules.beams), dtype=torch.int64, device=device)
         self._beam_numbers = torch.arange(rules.beams, device=device)
         # Rows of ``own[layer]`` seen as [-1, head width]: where slot, key or value, head begin.
@@ -88,7 +93,8 @@ class Caches:
     def write(self, layer: int, index: Tensor, keys_values: Tensor) -> None:
         """Stores keys and values [groups × beams, 2 × width] of one layer."""
         flat = self.own[layer].view(-1, self._head_width)
-        flat.index_copy_(0, index, keys_values.reshape(-1, self._head_width))
+        rows = keys_values.to(flat.dtype).reshape(-1, self._head_width)
+        flat.index_copy_(0, index, rows)
 
     def branch(self, slots: Slots, parents: Tensor, used: int) -> Tensor:
         """Beams go on from ``parents`` [groups, beams]: each inherits its parent's ancestry and
@@ -115,11 +121,13 @@ def cells_per_slot(rules: Rules) -> int:
     return rules.beams * rules.max_length
 
 
-def slot_bytes(architecture: Architecture, rules: Rules, source_tokens: int) -> int:
+def slot_bytes(
+    architecture: Architecture, rules: Rules, source_tokens: int, dtype: torch.dtype
+) -> int:
     """What one more slot costs at most: keys and values, masks, history, logits."""
     keys = cells_per_slot(rules) + source_tokens
     keys_values = 2 * architecture.decoder_layers * architecture.width * keys
     masks = rules.beams * cells_per_slot(rules) + source_tokens
-    history = 4 * rules.beams * rules.max_length
+    history = rules.beams * rules.max_length
     logits = 2 * rules.beams * architecture.vocabulary
-    return FLOAT_BYTES * (keys_values + masks + history + logits)
+    return dtype.itemsize * (keys_values + masks) + INDEX_BYTES * history + FLOAT_BYTES * logits

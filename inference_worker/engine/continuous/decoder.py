@@ -84,7 +84,7 @@ class Decoder:
     ) -> Tensor:
         """Each beam over the cells of its group that are its ancestors."""
         beams = caches.ancestry.shape[1]
-        grouped = self._by_head(queries, beams)
+        grouped = self._by_head(queries.to(caches.dtype), beams)
         parts = []
         for segment in segments:
             keys, values = caches.own[layer][segment.slots, :, :, : segment.cells].unbind(1)
@@ -97,7 +97,7 @@ class Decoder:
     ) -> Tensor:
         """The beams of a group are so many queries over one set of source keys."""
         beams = caches.ancestry.shape[1]
-        grouped = self._by_head(queries, beams)
+        grouped = self._by_head(queries.to(caches.dtype), beams)
         parts = []
         for segment in segments:
             keys, values = caches.cross[layer][segment.slots, :, :, : segment.sources].unbind(1)
@@ -114,6 +114,7 @@ class Decoder:
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attention of [groups, heads, beams, head width] → [groups × beams, width]."""
+    """Attention of [groups, heads, beams, head width] → [groups × beams, width], in the type the
+    caches are kept in."""
     attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
     return attended.transpose(1, 2).flatten(2).flatten(0, 1)

@@ -12,7 +12,7 @@ from inference_worker.engine.continuous.checkpoint import Checkpoint, load_check
 from inference_worker.engine.continuous.decoder import Decoder
 from inference_worker.engine.continuous.encoder import Encoder
 from inference_worker.engine.continuous.head import VocabularyHead
-from inference_worker.engine.continuous.linear import ComputeType
+from inference_worker.engine.continuous.linear import ComputeType, cache_dtype
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.continuous.schedule import Scheduler
 from inference_worker.engine.continuous.slots import Slot
@@ -53,6 +53,7 @@ class ContinuousEngine:
         self.steps = 0  # decode steps so far, and the slots that were occupied in them
         self.occupied_slots = 0
         self._architecture = checkpoint.architecture
+        self._cache_dtype = cache_dtype(compute_type)
         with torch.inference_mode():
             self._encoder = Encoder(checkpoint, compute_type)
             self._decoder = Decoder(checkpoint, compute_type)
@@ -151,7 +152,9 @@ class ContinuousEngine:
         architecture, rules, device = self._architecture, self.rules, torch.device(self.device)
         self._encoded: dict[int, Tensor] = {}  # cross keys and values of sentences without a slot
         self._scheduler = Scheduler(self.width, rules, LAUNCH_KEYS // architecture.width)
-        self._caches = Caches(architecture, rules, self.width, self.source_tokens, device)
+        self._caches = Caches(
+            architecture, rules, self.width, self.source_tokens, self._cache_dtype, device
+        )
         self._beams = Beams(architecture, rules, self.width, device)
 
     def _halve(self) -> None:
@@ -197,8 +200,9 @@ def open_engine(
     checkpoint.
     """
     checkpoint = load_checkpoint(directory)
-    source_tokens = source_tokens or checkpoint.architecture.positions
-    each = slot_bytes(checkpoint.architecture, rules, source_tokens)
+    positions = checkpoint.architecture.positions
+    source_tokens = min(source_tokens or positions, positions)
+    each = slot_bytes(checkpoint.architecture, rules, source_tokens, cache_dtype(compute_type))
     weights = weight_bytes(checkpoint, compute_type)
     affordable = (memory_mib * MIB - weights) // each
     if affordable < 1:

@@ -48,8 +48,9 @@ class VocabularyHead:
         """
         values, tokens, highest, totals = [], [], [], []
         first = 0
+        operand = self._parts[0].prepare(states)  # of one compute type, so it suits every part
         for part in self._parts:
-            logits = part(states)
+            logits = part.multiply(operand)
             ban = None if banned is None else banned[:, first : first + logits.shape[1]]
             best, found, high, total = reduce_part(logits, count, ban)
             values.append(best)

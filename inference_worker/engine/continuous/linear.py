@@ -9,7 +9,7 @@ a stable interface, which is why ``usable`` tries them before an engine is promi
 falls back to the ordinary operator where they are missing.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -18,54 +18,81 @@ from torch import Tensor
 from torch.nn import functional
 
 ComputeType = Literal["float32", "bfloat16", "int8"]
-Linear = Callable[[Tensor], Tensor]  # [rows, inputs] float32 → [rows, outputs] float32
 
 ROWS_HINT = 64  # rows a packed layout is tuned for
 # Rows are padded to a multiple of this where numbers are rounded anyway: the matrix units work on
 # tiles of 16 rows, and single int8 rows fall back to a reference kernel a hundred times slower.
 TILE_ROWS = 16
 INT8_MAX = 127.0
+ONE = torch.ones(1)
 
 
-class PlainLinear:
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """Activations as a compute type multiplies them: ``count`` rows and what fills the last tile;
+    the scale of each row [count, 1] where they were rounded to int8, else 1."""
+
+    rows: Tensor
+    count: int
+    scale: Tensor = ONE
+
+
+class Linear:
+    """[rows, inputs] → [rows, outputs], both float32. Layers with the same inputs may share one
+    ``prepare``: the vocabulary is multiplied in parts."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self.multiply(self.prepare(rows))
+
+    def prepare(self, rows: Tensor) -> Operand:
+        return Operand(rows, rows.shape[0])
+
+    def multiply(self, operand: Operand) -> Tensor:
+        raise NotImplementedError
+
+
+class PlainLinear(Linear):
     """float32 through the ordinary operator, on any device."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.weight, self.bias = weight.float().contiguous(), bias.float()
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        return functional.linear(rows, self.weight, self.bias)
+    def multiply(self, operand: Operand) -> Tensor:
+        return functional.linear(operand.rows, self.weight, self.bias)
 
 
-class PackedLinear:
+class PackedLinear(Linear):
     """float32 with the weight in oneDNN's blocked layout."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.bias = bias.float()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.float(), ROWS_HINT)
 
-    def __call__(self, rows: Tensor) -> Tensor:
+    def multiply(self, operand: Operand) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows, self.weight, self.bias, "none", [], ""
+            operand.rows, self.weight, self.bias, "none", [], ""
         )
         return product
 
 
-class BFloat16Linear:
+class BFloat16Linear(Linear):
     """The same in bfloat16."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.bias = bias.bfloat16()
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16(), ROWS_HINT)
 
-    def __call__(self, rows: Tensor) -> Tensor:
+    def prepare(self, rows: Tensor) -> Operand:
+        return Operand(whole_tiles(rows.bfloat16()), rows.shape[0])
+
+    def multiply(self, operand: Operand) -> Tensor:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            whole_tiles(rows.bfloat16()), self.weight, self.bias, "none", [], ""
+            operand.rows, self.weight, self.bias, "none", [], ""
         )
-        return product[: rows.shape[0]].float()
+        return product[: operand.count].float()
 
 
-class Int8Linear:
+class Int8Linear(Linear):
     """int8 weights with a scale per output, int8 activations with a scale per row, exact sums."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
@@ -76,10 +103,14 @@ class Int8Linear:
         self.weight = torch.ops.onednn.qlinear_prepack(rounded, [ROWS_HINT, weight.shape[1]])
         self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        scale = rows.abs().amax(dim=1, keepdim=True).clamp_(min=1e-12).div_(INT8_MAX)
+    def prepare(self, rows: Tensor) -> Operand:
+        scale = rows.abs().amax(dim=1, keepdim=True).float().clamp_(min=1e-12).div_(INT8_MAX)
+        rounded = (rows / scale).round_().to(torch.int8)
+        return Operand(whole_tiles(rounded), rows.shape[0], scale)
+
+    def multiply(self, operand: Operand) -> Tensor:
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            whole_tiles((rows / scale).round_().to(torch.int8)),
+            operand.rows,
             1.0,  # the activations' scale is per row, so it is applied below
             0,
             self.weight,
@@ -93,7 +124,7 @@ class Int8Linear:
             [],
             "",
         )
-        return torch.addcmul(self.bias, product[: rows.shape[0]], scale)
+        return product[: operand.count].mul_(operand.scale).add_(self.bias)
 
 
 def whole_tiles(rows: Tensor) -> Tensor:
@@ -121,6 +152,13 @@ def usable(compute_type: ComputeType) -> bool:
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return bool(torch.allclose(product, weight, atol=0.02))
+
+
+def cache_dtype(compute_type: ComputeType) -> torch.dtype:
+    """How keys and values are kept: rounded, at half the memory traffic, where the rest is rounded
+    too and the CPU multiplies bfloat16 natively."""
+    native = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if compute_type != "float32" and native else torch.float32
 
 
 @cache
