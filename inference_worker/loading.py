@@ -19,8 +19,8 @@ from inference_worker.tokens import Vocabulary
 
 log = logging.getLogger(__name__)
 
-# Room in a slot per source token that sentences are cut to: a sentence that is tried again in other
-# words may take more tokens than it was measured with. The least is more than our own sentences need.
+# Room in a slot per source token that sentences are cut to: one that is tried again in other words
+# may take more tokens than it was measured with. The least is more than our own sentences need.
 SOURCE_ROOM, LEAST_SOURCE_ROOM_TOKENS = 2, 128
 
 BUILT = "ctranslate2"  # folder of the cache for models in CTranslate2's own format
