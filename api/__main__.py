@@ -16,6 +16,7 @@ from broker.documents import DocumentSettings
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.options import parse
 from broker.settings import BrokerSettings
+from broker.tenants import KeySettings, check_exposure, read_secret
 
 log = logging.getLogger("dragoman.api")
 
@@ -37,7 +38,9 @@ def _metrics_directory(processes: int) -> Iterator[str]:
             yield directory
 
 
-def serve(broker: BrokerSettings, settings: ApiSettings, documents: DocumentSettings) -> int:
+def serve(
+    broker: BrokerSettings, settings: ApiSettings, documents: DocumentSettings, keys: KeySettings
+) -> int:
     """Runs until SIGTERM or SIGINT; the exit status."""
     several = settings.processes > 1
     try:
@@ -51,17 +54,17 @@ def serve(broker: BrokerSettings, settings: ApiSettings, documents: DocumentSett
         return 1
     with _metrics_directory(settings.processes) as directory:
         if holder is None:
-            run(broker, settings, documents, directory, port)
+            run(broker, settings, documents, keys, directory, port)
             return 0
         with holder:
-            arguments = (broker, settings, documents, directory, port)
+            arguments = (broker, settings, documents, keys, directory, port)
             return Supervisor(settings.processes, run, arguments, settings.grace_s).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script."""
-    broker, settings, documents = parse(
-        [BrokerSettings, ApiSettings, DocumentSettings],
+    broker, settings, documents, keys = parse(
+        [BrokerSettings, ApiSettings, DocumentSettings, KeySettings],
         sys.argv[1:] if argv is None else argv,
         os.environ,
         program="dragoman-api",
@@ -69,13 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     logs.configure(settings.log_level)
     try:
+        check_exposure(settings.host, keys)
+        if keys.key_secret_file:
+            read_secret(keys.key_secret_file)
         functions.init(broker)
     except BrokerUnavailable:
         pass  # the app says so and waits for it
     except BrokerError as error:
         log.error("%s", error)
         return 2
-    return serve(broker, settings, documents)
+    return serve(broker, settings, documents, keys)
 
 
 if __name__ == "__main__":

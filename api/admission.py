@@ -8,11 +8,12 @@ from starlette.requests import Request
 
 from api import parameters
 from api.access import WORK
+from api.callers import caller_of
 from api.decoding import parse
 from api.languages import check_pair
 from api.openapi import problem
 from api.schemas import Payload
-from api.service import TENANT, service_of
+from api.service import service_of
 from broker.wire import Lane, Receipt, Submission
 
 INTERACTIVE_RECORDS = 16
@@ -39,20 +40,21 @@ REFUSED = (  # answers of whatever queues work
 
 async def admit(request: Request, *, synchronous: bool) -> Submission:
     """Checks the request and describes its work. Raises Problem or a broker error."""
-    service = service_of(request)
+    service, caller = service_of(request), caller_of(request)
     settings = service.settings
     parameters.require_json(request)
     default_s = settings.sync_deadline_s if synchronous else settings.job_deadline_s
     deadline_ms = parameters.deadline_ms(request, default_s)
-    digest = parameters.idempotency_digest(request, TENANT)
+    digest = parameters.idempotency_digest(request, caller.tenant)
     payload = parse(await request.body()).payload
     check_pair(await service.catalogue.entry(), payload.from_lang, payload.to_lang)
+    await service.callers.charge_text(caller, sum(len(record.text) for record in payload.records))
     lane_of = lane(payload, synchronous)
     shared = synchronous and not digest and service.producer.settings.memory
     join = work(payload, lane_of) if shared else ""
     return Submission(
         id=service.producer.new_request_id(digest or join),
-        tenant=TENANT,
+        tenant=caller.tenant,
         model=service.model,
         lane=lane_of,
         source=payload.from_lang,
@@ -64,6 +66,8 @@ async def admit(request: Request, *, synchronous: bool) -> Submission:
         idempotency=digest,
         fingerprint=fingerprint(payload) if digest else "",
         join=join,
+        weight=caller.quota.weight,
+        tenant_cap=caller.quota.outstanding_chars or None,
         traceparent=parameters.traceparent(request),
     )
 

@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -17,18 +18,21 @@ from starlette.responses import Response
 from api import documents, events, health, jobs, languages, translation
 from api.access import Access
 from api.body import BodyCap
+from api.callers import Callers
 from api.gate import Gate
 from api.metrics import Metrics
 from api.openapi import Endpoint, Operation, document, released
 from api.page import show_asset, show_page
 from api.problems import HANDLED, answer
-from api.service import Catalogue, Service
+from api.service import Catalogue, Service, service_of
 from api.settings import ApiSettings
 from broker.documents import MAX_DOCUMENT_BYTES, DocumentSettings
 from broker.errors import BrokerError
 from broker.keys import model_name
+from broker.meter import Meter
 from broker.producer import Producer
 from broker.settings import BrokerSettings
+from broker.tenants import KeySettings, read_secret
 from broker.waiter import Waiter
 
 log = logging.getLogger("dragoman.api")
@@ -50,9 +54,13 @@ def create_app(
     settings: ApiSettings,
     metrics_directory: str = "",
     document_settings: DocumentSettings = DocumentSettings(),  # noqa: B008 - frozen
+    key_settings: KeySettings = KeySettings(),  # noqa: B008 - frozen
 ) -> FastAPI:
     """The app of one API process. ``metrics_directory`` is where several processes add up their
-    metrics; without one they are this process's own."""
+    metrics; without one they are this process's own. Raises BrokerMisconfigured when the secret of
+    the API keys cannot be read."""
+    secret = read_secret(key_settings.key_secret_file) if key_settings.key_secret_file else None
+    operations = [_opened(operation, settings) for operation in OPERATIONS]
     app = FastAPIOffline(
         "/docs",
         None,
@@ -63,10 +71,10 @@ def create_app(
         swagger_ui_oauth2_redirect_url="/docs/oauth2-redirect",
         redirect_slashes=False,
     )
-    app.openapi = _Document(OPERATIONS)  # type: ignore[method-assign]
-    app.state.service = _service(broker_settings, settings, Metrics(metrics_directory))
+    app.openapi = _Document(operations, keys=secret is not None)  # type: ignore[method-assign]
+    app.state.service = _service(broker_settings, settings, Metrics(metrics_directory), secret)
     app.state.shelf = documents.shelf(broker_settings, document_settings)
-    _add_routes(app)
+    _add_routes(app, operations)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(ClientDisconnect, _hung_up)
@@ -94,14 +102,23 @@ async def _hung_up(request: Request, error: Exception) -> Response:
 class _Document:
     """FastAPI's ``openapi()`` for routes that FastAPI does not describe."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
-        self._document = document(operations)
+    def __init__(self, operations: Iterable[Operation], keys: bool) -> None:
+        self._document = document(operations, keys)
 
     def __call__(self) -> dict[str, Any]:
         return self._document
 
 
-def _service(broker_settings: BrokerSettings, settings: ApiSettings, metrics: Metrics) -> Service:
+def _opened(operation: Operation, settings: ApiSettings) -> Operation:
+    """The operation with the operator's word on whether it answers without a key."""
+    if operation.endpoint is health.metrics:
+        return replace(operation, open=settings.metrics_open)
+    return operation
+
+
+def _service(
+    broker_settings: BrokerSettings, settings: ApiSettings, metrics: Metrics, secret: bytes | None
+) -> Service:
     model = model_name(settings.model)
     producer = Producer(broker_settings, process=secrets.token_hex(8))
     return Service(
@@ -110,27 +127,32 @@ def _service(broker_settings: BrokerSettings, settings: ApiSettings, metrics: Me
         producer=producer,
         waiter=Waiter(producer),
         catalogue=Catalogue(producer, model),
+        callers=Callers(Meter(broker_settings), secret),
         metrics=metrics,
     )
 
 
-def _add_routes(app: FastAPI) -> None:
+def _add_routes(app: FastAPI, operations: Iterable[Operation]) -> None:
     """One route per path, so that a 405 tells all of its methods; ours before those of /docs,
     because routes are tried in turn."""
     documentation = app.router.routes[:]
     app.router.routes.clear()
-    for path, operations in groupby(OPERATIONS, key=lambda operation: operation.path):
-        endpoints = {operation.method: operation.endpoint for operation in operations}
-        app.add_route(path, _by_method(endpoints), methods=list(endpoints))
+    for path, group in groupby(operations, key=lambda operation: operation.path):
+        methods = {operation.method: operation for operation in group}
+        app.add_route(path, _by_method(methods), methods=list(methods))
     app.add_route("/", show_page)
     app.add_route("/assets/{name}", show_asset)
     app.router.routes.extend(documentation)
 
 
-def _by_method(endpoints: dict[str, Endpoint]) -> Endpoint:
+def _by_method(operations: dict[str, Operation]) -> Endpoint:
+    """Every request passes here, and the caller is known before anything else is done for it."""
+
     async def dispatch(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        return await endpoints[method](request)
+        operation = operations["GET" if request.method == "HEAD" else request.method]
+        if not operation.open:
+            request.state.caller = await service_of(request).callers.identify(request)
+        return await operation.endpoint(request)
 
     return dispatch
 
@@ -163,6 +185,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await preparing
         await service.waiter.stop()
         await service.producer.close()
+        await service.callers.close()
         await app.state.shelf.close()
 
 

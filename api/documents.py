@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.access import WORK
+from api.callers import caller_of
 from api.document_schemas import DocumentFlaw, DocumentJob
 from api.openapi import JSON, Answer, Operation, Parameter, problem
 from api.parameters import REQUEST_ID
 from api.problems import Problem
 from api.results import moment
-from api.service import TENANT, service_of
+from api.service import service_of
 from api.uploads import examine, form_of
 from broker.connection import reaching_redis
 from broker.documents import (
@@ -119,7 +120,7 @@ def unknown_document() -> Problem:
 
 async def submit_document(request: Request) -> Response:
     """Stores an upload and answers 202 with its Location."""
-    service, shelf = service_of(request), shelf_of(request)
+    service, shelf, caller = service_of(request), shelf_of(request), caller_of(request)
     entry = await service.catalogue.entry()
     async with form_of(request, entry) as form, shelf.examining:
         body = await form.file.read()
@@ -132,11 +133,11 @@ async def submit_document(request: Request) -> Response:
                 headers={"Retry-After": str(RETRY_FULL_S)},
             )
         request.scope[WORK] = document_id = shelf.documents.new_id()
-        await shelf.documents.create(TENANT, document_id, upload, body, total)
+        await shelf.documents.create(caller.tenant, document_id, upload, body, total)
     try:
-        await asyncio.to_thread(shelf.enqueue, TENANT, document_id)
+        await asyncio.to_thread(shelf.enqueue, caller.tenant, document_id)
     except BrokerError:
-        await shelf.documents.delete(TENANT, document_id)
+        await shelf.documents.delete(caller.tenant, document_id)
         raise
     document = await _read(request, document_id)
     headers = {"Location": _location(document_id), **FRESH}
@@ -152,7 +153,7 @@ async def read_document(request: Request) -> Response:
 async def read_document_result(request: Request) -> Response:
     """The translated document as a file."""
     document = await _read(request, request.path_params["id"])
-    body = await shelf_of(request).documents.result(TENANT, document.id)
+    body = await shelf_of(request).documents.result(document.tenant, document.id)
     if document.state in OPEN:
         raise Problem(
             409,
@@ -179,13 +180,14 @@ async def delete_document(request: Request) -> Response:
     """Cancels an open document, drops an ended one."""
     service, shelf = service_of(request), shelf_of(request)
     document_id: str = request.path_params["id"]
-    requests = await shelf.documents.cancel(TENANT, document_id)
+    tenant = caller_of(request).tenant
+    requests = await shelf.documents.cancel(tenant, document_id)
     if requests is None:
-        if not await shelf.documents.delete(TENANT, document_id):
+        if not await shelf.documents.delete(tenant, document_id):
             raise unknown_document()
         return Response(status_code=204)
     for submitted in requests:
-        await service.producer.cancel(TENANT, submitted)
+        await service.producer.cancel(tenant, submitted)
     try:
         await asyncio.to_thread(shelf.dequeue, document_id)
     except BrokerError as error:
@@ -195,7 +197,7 @@ async def delete_document(request: Request) -> Response:
 
 
 async def _read(request: Request, document_id: str) -> Document:
-    document = await shelf_of(request).documents.read(TENANT, document_id)
+    document = await shelf_of(request).documents.read(caller_of(request).tenant, document_id)
     if document is None:
         raise unknown_document()
     return document

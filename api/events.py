@@ -14,12 +14,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from api.callers import caller_of
 from api.openapi import Answer, Operation, problem
 from api.parameters import DETAILS, JOB_ID, LAST_EVENT_ID, REQUEST_ID, flag
 from api.problems import unknown_job
 from api.results import record, ticket
 from api.schemas import MAX_RECORDS
-from api.service import TENANT, Service, service_of
+from api.service import Service, service_of
 from api.waiting import Ending, wait
 from broker.errors import BrokerError
 from broker.waiter import Watch
@@ -35,28 +36,28 @@ HEARTBEAT = b": still here\n\n"
 
 async def follow_job(request: Request) -> Response:
     """The event stream; 204, which stops an EventSource, for a client that has seen the end."""
-    service = service_of(request)
+    service, tenant = service_of(request), caller_of(request).tenant
     request_id: str = request.path_params["id"]
     details = flag(request, "details")
-    if await service.producer.status(TENANT, request_id) is None:
+    if await service.producer.status(tenant, request_id) is None:
         raise unknown_job()
     last = request.headers.get("last-event-id", "")
     if last == ENDED_ID:
         return Response(status_code=204)
     if request.method == "HEAD":
         return Response(headers=HEADERS, media_type=MEDIA_TYPE)
-    stream = _follow(service, request_id, seen(last), details)
+    stream = _follow(service, tenant, request_id, seen(last), details)
     return StreamingResponse(stream, headers=HEADERS, media_type=MEDIA_TYPE)
 
 
 async def _follow(
-    service: Service, request_id: str, sent: set[int], details: bool
+    service: Service, tenant: str, request_id: str, sent: set[int], details: bool
 ) -> AsyncIterator[bytes]:
     yield b"retry: %d\n\n" % RETRY_MS
-    with service.waiter.watching(TENANT, request_id) as watch:
+    with service.waiter.watching(tenant, request_id) as watch:
         while not service.draining.rung:
             try:
-                news, ended = await _news(service, request_id, sent, details)
+                news, ended = await _news(service, tenant, request_id, sent, details)
             except BrokerError:
                 yield HEARTBEAT
                 await asyncio.sleep(BROKER_RETRY_S)
@@ -79,17 +80,17 @@ async def _more(service: Service, watch: Watch) -> bool:
 
 
 async def _news(
-    service: Service, request_id: str, sent: set[int], details: bool
+    service: Service, tenant: str, request_id: str, sent: set[int], details: bool
 ) -> tuple[bytes, bool]:
     """The events since the last call, and whether they are the last; adds to ``sent``.
 
     The state is read before the outcomes: if it says that the job has ended, all of them are there.
     """
-    status = await service.producer.watch(TENANT, request_id)
+    status = await service.producer.watch(tenant, request_id)
     if status is None:
         return b"", True  # its time is over
     missing = [index for index in range(status.total) if index not in sent]
-    outcomes = await service.producer.outcomes(TENANT, request_id, missing)
+    outcomes = await service.producer.outcomes(tenant, request_id, missing)
     sent.update(outcomes)
     events = []
     for index, outcome in outcomes.items():

@@ -65,6 +65,7 @@ OPERATIONS = (
         "Answers while the process is alive, whatever the state of Redis.",
         "Operation",
         answers=(Answer(200, "Alive.", "Health"),),
+        open=True,
     ),
     Operation(
         "GET",
@@ -86,6 +87,7 @@ OPERATIONS = (
             problem(400, "The parameter does not fit."),
             problem(503, "Not ready; the detail says why."),
         ),
+        open=True,
     ),
     Operation(
         "GET",
@@ -96,5 +98,6 @@ OPERATIONS = (
         " text format.",
         "Operation",
         answers=(Answer(200, "The metrics.", media_type="text/plain"),),
+        open=True,  # where the operator does not say otherwise
     ),
 )

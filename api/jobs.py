@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from api import examples
 from api.admission import REFUSED, admit
+from api.callers import caller_of
 from api.openapi import JSON, Answer, Operation, problem
 from api.parameters import (
     DEADLINE,
@@ -21,7 +22,7 @@ from api.parameters import (
 )
 from api.problems import unknown_job
 from api.results import job, ticket
-from api.service import TENANT, service_of
+from api.service import service_of
 from api.translation import CLIENT_CLOSED_REQUEST, hand_over
 from api.waiting import Ending, wait
 
@@ -36,19 +37,19 @@ async def submit_job(request: Request) -> Response:
 
 async def read_job(request: Request) -> Response:
     """The job as it stands; with ``?wait=N`` as soon as it ends, N seconds later at the latest."""
-    service = service_of(request)
+    service, tenant = service_of(request), caller_of(request).tenant
     request_id: str = request.path_params["id"]
     details, patience_s = flag(request, "details"), wait_s(request)
     if patience_s:
-        with service.waiter.watching(TENANT, request_id) as watch:
-            status = await service.producer.watch(TENANT, request_id)
+        with service.waiter.watching(tenant, request_id) as watch:
+            status = await service.producer.watch(tenant, request_id)
             if status is None:
                 raise unknown_job()
             if not status.finished:
                 ending = await wait(watch.finished(patience_s), service.draining, request.receive)
                 if ending is Ending.LEFT:
                     return Response(status_code=CLIENT_CLOSED_REQUEST)
-    view = await service.producer.view(TENANT, request_id)
+    view = await service.producer.view(tenant, request_id)
     if view is None:
         raise unknown_job()
     return Response(msgspec.json.encode(job(*view, details)), 200, FRESH, JSON)
@@ -56,7 +57,8 @@ async def read_job(request: Request) -> Response:
 
 async def cancel_job(request: Request) -> Response:
     """Cancels the job at once; one that has ended stays as it is."""
-    status = await service_of(request).producer.cancel(TENANT, request.path_params["id"])
+    producer, tenant = service_of(request).producer, caller_of(request).tenant
+    status = await producer.cancel(tenant, request.path_params["id"])
     if status is None:
         raise unknown_job()
     return Response(msgspec.json.encode(ticket(status)), 200, FRESH, JSON)

@@ -10,7 +10,7 @@ from time import monotonic
 import msgspec
 from starlette.requests import Request
 
-from api.service import TENANT, service_of
+from api.service import service_of
 from api.waiting import Ending, wait
 from broker.wire import Failure, Outcome, RequestStatus, Submission
 
@@ -32,17 +32,17 @@ async def share(
     """
     service = service_of(request)
     deadline_s = monotonic() + submission.deadline_ms / 1000
-    with service.waiter.watching(TENANT, joined) as watch:
-        status = await service.producer.watch(TENANT, joined)
+    with service.waiter.watching(submission.tenant, joined) as watch:
+        status = await service.producer.watch(submission.tenant, joined)
         if status is None or status.finished:
             watch.tell(ended=True)
         ending = await wait(watch.finished(patience_s), service.closing, request.receive)
         if ending is Ending.CAME:
-            view = await service.producer.view(TENANT, joined)
+            view = await service.producer.view(submission.tenant, joined)
             if view is not None and view[0].state in ("done", "failed"):
                 return ending, _own(view, submission)
             return ending, None  # cancelled, or lost by Redis and perhaps queued again since
-        await service.producer.leave(TENANT, joined)
+        await service.producer.leave(submission.tenant, joined)
     if ending is Ending.TIMED_OUT and status is not None and monotonic() >= deadline_s:
         late = dict.fromkeys(range(status.total), _EXPIRED)
         return ending, _own((status, late), submission)

@@ -82,15 +82,17 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     body: str = ""
     examples: Mapping[str, Any] = field(default_factory=dict)
+    open: bool = False  # answers without an API key
 
     def document(self) -> dict[str, Any]:
+        answers = self.answers if self.open else (*KEY_ANSWERS, *self.answers)
         described: dict[str, Any] = {
             "operationId": self.endpoint.__name__,
             "summary": self.summary,
             "description": self.description,
             "tags": [self.tag],
             "parameters": [parameter.document() for parameter in self.parameters],
-            "responses": {str(answer.status): answer.document() for answer in self.answers},
+            "responses": {str(answer.status): answer.document() for answer in answers},
         }
         if self.body:
             media: dict[str, Any] = {"schema": reference(self.body)}
@@ -113,6 +115,24 @@ def problem(status: int, description: str, **headers: str) -> Answer:
     )
 
 
+KEY_ANSWERS = (
+    problem(
+        401,
+        "Keys are asked for, and this one is missing, unknown or revoked.",
+        WWW_Authenticate="The scheme.",
+    ),
+    problem(
+        429,
+        "A limit of the tenant is used up; `limit` says which.",
+        Retry_After="Seconds.",
+    ),
+)
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+
 def reference(schema: str) -> dict[str, Any]:
     """The JSON schema of a body struct; of plain text without one."""
     return {"$ref": f"#/components/schemas/{schema}"} if schema else {"type": "string"}
@@ -126,14 +146,18 @@ def released() -> str:
         return "0"
 
 
-def document(operations: Iterable[Operation]) -> dict[str, Any]:
-    """The OpenAPI document."""
+def document(operations: Iterable[Operation], keys: bool) -> dict[str, Any]:
+    """The OpenAPI document; ``keys`` says whether requests need one."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = operation.document()
+        described = operation.document()
+        if keys:
+            schemes: list[dict[str, list[str]]] = [{name: []} for name in SECURITY_SCHEMES]
+            described["security"] = [] if operation.open else schemes
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {"title": "Dragoman", "version": released(), "description": DESCRIPTION},
         "paths": paths,
-        "components": {"schemas": components()},
+        "components": {"schemas": components(), "securitySchemes": SECURITY_SCHEMES},
     }

@@ -23,6 +23,7 @@ from broker import logs
 from broker.documents import DocumentSettings
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
+from broker.tenants import KeySettings
 
 log = logging.getLogger("dragoman.api")
 
@@ -52,6 +53,7 @@ def run(
     broker: BrokerSettings,
     settings: ApiSettings,
     documents: DocumentSettings,
+    keys: KeySettings,
     directory: str,
     port: int,
 ) -> None:
@@ -63,7 +65,7 @@ def run(
     settings = replace(settings, max_connections=most)
     patience = Patience(settings.head_timeout_s, KEEP_ALIVE_S, most)
     config = uvicorn.Config(
-        partial(application, broker, settings, documents, directory, (settings.host, port)),
+        partial(application, broker, settings, documents, keys, directory, (settings.host, port)),
         factory=True,
         loop="uvloop",
         http=Connections(patience),  # type: ignore[arg-type]  # called as a class would be
@@ -87,12 +89,13 @@ def application(
     broker: BrokerSettings,
     settings: ApiSettings,
     documents: DocumentSettings,
+    keys: KeySettings,
     directory: str,
     address: tuple[str, int],
 ) -> FastAPI:
     """The app of one process; uvicorn calls this in the process, inside its event loop."""
     logs.configure(settings.log_level)
-    app = create_app(broker, settings, directory, documents)
+    app = create_app(broker, settings, directory, documents, keys)
     service: Service = app.state.service
     loop = asyncio.get_running_loop()
     drain = partial(service.drain, settings.grace_s - LAST_WORDS_S)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
+from api.callers import Callers
 from api.metrics import Metrics
 from api.problems import Problem
 from api.settings import ApiSettings
@@ -16,7 +17,6 @@ from broker.producer import Producer
 from broker.waiter import Waiter
 from broker.wire import ModelEntry
 
-TENANT = "default"  # until there are API keys
 CATALOGUE_S = 5.0  # how long a model's languages are believed
 RETRY_NO_MODEL_S = 5
 
@@ -82,6 +82,7 @@ class Service:
     producer: Producer
     waiter: Waiter
     catalogue: Catalogue
+    callers: Callers
     metrics: Metrics
     draining: Bell = field(default_factory=Bell)  # long polls and event streams end here
     closing: Bell = field(default_factory=Bell)  # synchronous requests get their Location here

@@ -43,6 +43,9 @@ class ApiSettings:
     events_heartbeat_s: float = option(
         15.0, "Longest silence of an event stream before it sends a comment."
     )
+    metrics_open: bool = option(
+        True, "Whether GET /metrics answers without an API key where requests need one."
+    )
     access_log: bool = option(
         True, "Whether each request leaves a line in the log; never its text."
     )

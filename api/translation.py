@@ -23,7 +23,7 @@ from api.parameters import (
 )
 from api.problems import Problem, problem_of
 from api.results import accepted, fresh_ticket, location, ticket, translation
-from api.service import TENANT, service_of
+from api.service import service_of
 from api.waiting import Ending, wait
 from broker.errors import BrokerError
 from broker.waiter import Watch
@@ -41,7 +41,7 @@ async def translate(request: Request) -> Response:
     if wanted.at_once:
         return await hand_over(request, submission, wanted)
     patience_s = _patience_s(service.settings.sync_wait_s, submission, wanted)
-    with service.waiter.watching(TENANT, submission.id, submission) as watch:
+    with service.waiter.watching(submission.tenant, submission.id, submission) as watch:
         receipt = await submit(request, submission)
         if receipt.id == submission.id:
             return await _answer(
@@ -50,8 +50,8 @@ async def translate(request: Request) -> Response:
     if receipt.joined:
         return await _share(request, submission, receipt.id, wanted, patience_s, details)
     # An earlier request has the work: wait for that one, unless it has ended.
-    with service.waiter.watching(TENANT, receipt.id) as watch:
-        status = await service.producer.watch(TENANT, receipt.id)
+    with service.waiter.watching(submission.tenant, receipt.id) as watch:
+        status = await service.producer.watch(submission.tenant, receipt.id)
         if status is None or status.finished:
             watch.tell(ended=True)
         return await _answer(request, submission, receipt.id, watch, wanted, patience_s, details)
@@ -82,7 +82,7 @@ async def _share(
     spent_s = monotonic() - began_s
     left_ms = max(1, submission.deadline_ms - int(spent_s * 1000))
     own = msgspec.structs.replace(submission, join="", deadline_ms=left_ms)
-    with service_of(request).waiter.watching(TENANT, own.id, own) as watch:
+    with service_of(request).waiter.watching(own.tenant, own.id, own) as watch:
         await submit(request, own)
         left_s = max(0.0, patience_s - spent_s)
         return await _answer(request, own, own.id, watch, wanted, left_s, details)
@@ -94,7 +94,7 @@ async def hand_over(request: Request, submission: Submission, wanted: Preference
     receipt = await submit(request, submission)
     state = fresh_ticket(receipt, len(submission.ids))
     if receipt.duplicate:
-        status = await service.producer.status(TENANT, receipt.id)
+        status = await service.producer.status(submission.tenant, receipt.id)
         state = ticket(status) if status else state
     return accepted(state, wanted.applied)
 
@@ -114,11 +114,11 @@ async def _answer(
         ending = await wait(watch.finished(patience_s), service.closing, request.receive)
         if ending is Ending.LEFT:
             if not submission.kept:
-                await service.producer.leave(TENANT, request_id)
+                await service.producer.leave(submission.tenant, request_id)
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         if ending is not Ending.CAME:
-            await service.producer.keep(TENANT, request_id)
-        view = await service.producer.view(TENANT, request_id)
+            await service.producer.keep(submission.tenant, request_id)
+        view = await service.producer.view(submission.tenant, request_id)
     except BrokerError as error:
         failure = problem_of(error)
         failure.headers["Location"] = location(request_id)

@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 4
+local REVISION = 5
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -620,6 +620,27 @@ local function take(keys, args)
   return taken
 end
 
+-- ── charge ───────────────────────────────────────────────────────────────────────────────────
+-- KEYS: a rate per limit   ARGV: per limit: how many ms of it this takes, how many may be owed
+-- The generic cell rate algorithm (ITU-T I.371): a key holds the date at which all that was taken
+-- is paid back. What is more than may ever be owed passes once nothing is owed, and owes longer.
+-- Takes from all limits or from none; answers {0 or which limit is used up, ms until it is not}.
+local function charge(keys, args)
+  local now, wait, which, dues = precise_ms(), 0, 0, {}
+  for i, key in ipairs(keys) do
+    local taken, most = tonumber(args[2 * i - 1]), tonumber(args[2 * i])
+    local due = math.max(number(redis.call('GET', key), now), now)
+    local free = math.min(due, due + taken - most) - now
+    if free > wait then wait, which = free, i end
+    dues[i] = due + taken
+  end
+  if which > 0 then return {which, math.ceil(wait)} end
+  for i, key in ipairs(keys) do
+    redis.call('SET', key, exact(dues[i]), 'PX', math.max(1, math.ceil(dues[i] - now)))
+  end
+  return {0, 0}
+end
+
 local function revision()
   return REVISION
 end
@@ -645,5 +666,6 @@ redis.register_function{function_name = 'dragoman_v1_heartbeat', callback = hear
   flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_retire', callback = retire, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_take', callback = take, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_charge', callback = charge, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_revision', callback = revision,
   flags = {'no-writes'}}

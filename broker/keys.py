@@ -111,6 +111,16 @@ class Keys:
         return f"dragoman:{{{self.tag}}}:dead"
 
 
+# What is about tenants as such lies outside the shards: their number may change, keys must not.
+TENANT_KEYS = "dragoman:{tenants}:keys"  # hash: id → digest and tenant of an API key
+TENANT_QUOTAS = "dragoman:{tenants}:quotas"  # hash: tenant → its quota
+
+
+def rate(tenant: str, limit: str) -> str:
+    """How far a tenant has used up one of its rate limits."""
+    return f"dragoman:{{tenants}}:rate:{tenant}:{limit}"
+
+
 @cache
 def shard_keys(shards: int) -> tuple[Keys, ...]:
     """The keys of every shard, in shard order."""

@@ -67,8 +67,12 @@ def parse(
                 continue
             fields[field.name] = field
             default = "" if field.default in ("", None) else f" Default: {shown(field.default)}."
+            alone: dict[str, Any] = {}
+            if kinds[field.name] is bool:  # the bare flag says true
+                alone = {"nargs": "?", "const": "true"}
             parser.add_argument(
                 flag(field.name),
+                **alone,
                 metavar="|".join(field.metadata["choices"] or ()) or kinds[field.name].__name__,
                 help=f"{field.metadata['help']} [{variable(field.name)}]{default}".replace(
                     "%", "%%"

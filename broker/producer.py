@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import redis
 
 from broker import admission, functions
 from broker.coalescer import Coalescer
@@ -286,23 +285,9 @@ class Producer:
     async def _call(
         self, short: str, keys: Sequence[str], arguments: Sequence[Any] = (), retry: bool = True
     ) -> Any:
-        """Calls a function. A cut connection is tried once more when the function may run twice, a
-        lost library is loaded again. The time-out is the connection's, for the server's answer
-        alone: a process with thousands of calls in line must not blame Redis for its own haste."""
-        command = ("FCALL", functions.name(short), len(keys), *keys, *arguments)
-        with reaching_redis():
-            try:
-                return await self._redis.execute(*command)
-            except redis.TimeoutError:
-                raise
-            except redis.ConnectionError:
-                if not retry:
-                    raise
-            except redis.ResponseError as error:
-                if not functions.missing(error):
-                    raise
-                await asyncio.to_thread(functions.init, self.settings)
-            return await self._redis.execute(*command)
+        return await functions.call_together(
+            self._redis, self.settings, short, keys, arguments, retry
+        )
 
 
 def _number(value: bytes) -> float | None:

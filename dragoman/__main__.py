@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,18 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from broker import functions, options
-from broker.errors import BrokerError
-from broker.settings import BrokerSettings
-from dragoman import checkpoints, dead_letters, demo, lines, stack, top
+from dragoman import checkpoints, dead_letters, demo, keys, lines, stack, top
 from dragoman.client import DEFAULT_URL, Client
-from dragoman.errors import DragomanError, ServerError
+from dragoman.console import FAILED, broker_settings, complain, readable_errors, say
+from dragoman.errors import ServerError
 from dragoman.exchange import Retries
 from dragoman.output import Output, progress_bar
 from dragoman.settings import StackSettings
-from dragoman.supervisor import StackFailed
 from dragoman.terminal import ctrl_c_is_ours
 
-FAILED, PARTLY_FAILED, INTERRUPTED = 1, 3, 130
+PARTLY_FAILED, INTERRUPTED = 3, 130
 PATIENT = Retries(unreachable=10, overloaded=100)  # a file outlives a restart of the server
 
 app = typer.Typer(
@@ -38,7 +35,11 @@ broker = typer.Typer(no_args_is_help=True, help="The Redis that the tiers meet o
 app.add_typer(models, name="models")
 app.add_typer(broker, name="broker")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(keys.app, name="keys")
 
+API_KEY = typer.Option(
+    "--key", envvar="DRAGOMAN_API_KEY", help="API key, where the server asks for one."
+)
 PASS_ON: dict[str, Any] = {
     "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
     "add_help_option": False,  # its own program prints it
@@ -59,41 +60,11 @@ def setting(name: str, *short: str) -> Any:
     )
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def complain(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def readable_errors() -> Iterator[None]:
-    """Ends the command with one readable message where a person can do something about it."""
-    try:
-        yield
-    except (StackFailed, DragomanError, BrokerError, lines.Unusable) as error:
-        message = str(error)
-        for field, flag in (("payload.fromLang", "--from"), ("payload.toLang", "--to")):
-            message = message.replace(field, flag)
-        complain(f"dragoman: {message}")
-        raise typer.Exit(FAILED) from error
-
-
 def stack_settings(**values: Any) -> StackSettings:
     try:
         return StackSettings(**values)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def broker_settings(argv: list[str], program: str) -> BrokerSettings:
-    description = "Loads Dragoman's functions into every primary of a Redis, and checks it."
-    (settings,) = options.parse(
-        [BrokerSettings], argv, os.environ, program=program, description=description
-    )
-    assert isinstance(settings, BrokerSettings)  # parse returns what it was given
-    return settings
 
 
 def show_version(wanted: bool) -> None:
@@ -122,6 +93,8 @@ RedisUrl = Annotated[str, setting("redis_url")]
 DataDir = Annotated[str, setting("data_dir")]
 Device = Annotated[str, setting("device")]
 Grace = Annotated[float, setting("grace_s")]
+KeySecretFile = Annotated[str, setting("key_secret_file")]
+Insecure = Annotated[bool, setting("insecure")]
 Verbose = Annotated[bool, setting("verbose", "-v")]
 
 
@@ -137,6 +110,8 @@ def up(
     data_dir: DataDir = StackSettings.data_dir,
     device: Device = StackSettings.device,
     grace_s: Grace = StackSettings.grace_s,
+    key_secret_file: KeySecretFile = StackSettings.key_secret_file,
+    insecure: Insecure = StackSettings.insecure,
     verbose: Verbose = StackSettings.verbose,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C.
@@ -154,6 +129,8 @@ def up(
         data_dir=data_dir,
         device=device,
         grace_s=grace_s,
+        key_secret_file=key_secret_file,
+        insecure=insecure,
         verbose=verbose,
     )
     complain(stack.beginning(settings))
@@ -208,6 +185,7 @@ def translate(
     url: Annotated[
         str, typer.Option("--url", envvar="DRAGOMAN_URL", help="Where the server is.")
     ] = DEFAULT_URL,
+    key: Annotated[str, API_KEY] = "",
 ) -> None:
     """Translate texts or files with a running server.
 
@@ -221,9 +199,9 @@ def translate(
         with (
             readable_errors(),
             Output(output, arguments) as writer,
-            Client(url, retries=PATIENT) as client,
+            Client(url, key=key, retries=PATIENT) as client,
         ):
-            check_reachable(url)
+            check_reachable(url, key)
             if any(lines.is_input(argument) for argument in arguments):
                 failed = translate_lines(client, source, target, arguments, writer)
             else:
@@ -238,9 +216,10 @@ def translate(
         raise typer.Exit(PARTLY_FAILED)
 
 
-def check_reachable(url: str) -> None:
+def check_reachable(url: str, key: str) -> None:
     """Says at once that nothing listens there; later the server may be away for a while."""
-    with Client(url, retries=Retries(unreachable=0, overloaded=0)) as client, suppress(ServerError):
+    retries = Retries(unreachable=0, overloaded=0)
+    with Client(url, key=key, retries=retries) as client, suppress(ServerError):
         client.languages()
 
 
@@ -281,13 +260,14 @@ def show_top(
     url: Annotated[
         str, typer.Option("--url", envvar="DRAGOMAN_URL", help="Where the server is.")
     ] = DEFAULT_URL,
+    key: Annotated[str, API_KEY] = "",
 ) -> None:
     """Show what a running server is doing: queue, workers, requests. Ctrl-C ends it.
 
     Where the output is no terminal, one frame is printed.
     """
     with readable_errors():
-        top.run(url, interval, once)
+        top.run(url, interval, once, key)
 
 
 @models.command("pull", **PASS_ON)
@@ -314,7 +294,8 @@ def list_models(
 @broker.command("init", **PASS_ON)
 def init(context: typer.Context) -> None:
     """Check a Redis and load the functions into every primary."""
-    settings = broker_settings(context.args, "dragoman broker init")
+    description = "Loads Dragoman's functions into every primary of a Redis, and checks it."
+    settings = broker_settings(context.args, "dragoman broker init", description)
     with readable_errors():
         for line in functions.init(settings):
             say(line)

@@ -10,7 +10,7 @@ import httpx
 
 from dragoman import exchange
 from dragoman.answers import JobStatus, Result, outcome, raise_for_problem, texts
-from dragoman.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Texts, timeouts
+from dragoman.client import DEFAULT_TIMEOUT_S, DEFAULT_URL, Texts, timeouts, with_key
 from dragoman.errors import ServerUnreachable
 from dragoman.events import EventReader
 from dragoman.exchange import Call, Exchange, Pause, Retries
@@ -28,11 +28,14 @@ class AsyncClient:
         self,
         url: str = DEFAULT_URL,
         *,
+        key: str = "",
         headers: Mapping[str, str] | None = None,
         retries: Retries | None = None,
     ) -> None:
         self.retries = retries or Retries()
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeouts(0))
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=with_key(headers, key), timeout=timeouts(0)
+        )
 
     async def __aenter__(self) -> Self:
         return self

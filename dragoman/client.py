@@ -25,11 +25,20 @@ def timeouts(wait_s: float) -> httpx.Timeout:
     return httpx.Timeout(wait_s + ANSWER_SLACK_S, connect=CONNECT_S)
 
 
+def with_key(headers: Mapping[str, str] | None, key: str) -> dict[str, str]:
+    """The headers of every call."""
+    sent = dict(headers or {})
+    if key:
+        sent["Authorization"] = f"Bearer {key}"
+    return sent
+
+
 class Client:
     """A connection to a Dragoman server; connections are kept and reused. Threads may share it.
 
-    ``headers`` go with every call. ``retries`` says how often a call is repeated when the server is
-    overloaded or cannot be reached.
+    ``key`` is the API key, where the server asks for one. ``headers`` go with every call.
+    ``retries`` says how often a call is repeated when the server is overloaded or cannot be
+    reached.
 
     >>> with Client("http://127.0.0.1:9527") as client:
     ...     client.translate("Where is the station?", source="en", target="ja")
@@ -39,11 +48,12 @@ class Client:
         self,
         url: str = DEFAULT_URL,
         *,
+        key: str = "",
         headers: Mapping[str, str] | None = None,
         retries: Retries | None = None,
     ) -> None:
         self.retries = retries or Retries()
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeouts(0))
+        self._http = httpx.Client(base_url=url, headers=with_key(headers, key), timeout=timeouts(0))
 
     def __enter__(self) -> Self:
         return self

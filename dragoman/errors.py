@@ -43,6 +43,10 @@ class NotFound(ServerError):
     """No such job: never made, someone else's, or its results have expired."""
 
 
+class KeyRefused(ServerError):
+    """The server asks for an API key, and got none that it knows."""
+
+
 class Overloaded(ServerError):
     """The server cannot take the work now: from anybody (503), from this caller, who has too much
     waiting already (429), or because it would miss its deadline (503, ``code`` is ``too_late``).
@@ -81,6 +85,8 @@ def from_problem(
     """The exception for a problem document."""
     if status == 404:
         return NotFound(status, problem)
+    if status == 401:
+        return KeyRefused(status, problem)
     if status in (429, 503):
         return Overloaded(status, problem, retry_after_s)
     if 400 <= status < 500:

@@ -32,6 +32,12 @@ class StackSettings:
     grace_s: float = option(
         30.0, "How long each tier may take to end what it has begun, once told to stop."
     )
+    key_secret_file: str = option(
+        "", "File with the secret of the API keys. With one, every request needs a key."
+    )
+    insecure: bool = option(
+        False, "Serve without API keys even where other machines can reach the address."
+    )
     verbose: bool = option(False, "Show everything the tiers log, not their warnings alone.")
 
     def __post_init__(self) -> None:

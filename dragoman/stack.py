@@ -17,6 +17,7 @@ from types import FrameType
 from broker import functions
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
+from broker.tenants import KeySettings, check_exposure, read_secret
 from dragoman import embedded_redis, tiers
 from dragoman.settings import StackSettings
 from dragoman.supervisor import StackFailed, Stage, Supervisor
@@ -52,6 +53,17 @@ def check_address(host: str, port: int) -> None:
         raise StackFailed(f"cannot listen on {host} port {port}: {reason}") from error
 
 
+def check_keys(settings: StackSettings) -> None:
+    """Raises StackFailed where the API would refuse to start, before anything else is started."""
+    keys = KeySettings(settings.key_secret_file, settings.insecure)
+    try:
+        check_exposure(settings.host, keys)
+        if keys.key_secret_file:
+            read_secret(keys.key_secret_file)
+    except BrokerError as error:
+        raise StackFailed(str(error)) from error
+
+
 def free_port(host: str) -> int:
     """A port nobody listens on at the moment."""
     with socket.create_server((host, 0)) as probe:
@@ -75,6 +87,7 @@ def assembled(
 
     Raises StackFailed when something it needs is missing or taken.
     """
+    check_keys(settings)
     check_address(settings.host, settings.port)
     with ExitStack() as exits:
         stages: list[Stage] = []
@@ -93,6 +106,8 @@ def assembled(
             redis = {"DRAGOMAN_REDIS_URL": broker.redis_url, "DRAGOMAN_REDIS_PASSWORD_FILE": ""}
             command = embedded_redis.command(server, run_dir, data_dir, lock)
             stages.append(Stage([command], lambda: load_functions(broker)))
+            if settings.key_secret_file:
+                say(f"API keys: DRAGOMAN_REDIS_URL={broker.redis_url} dragoman keys create TENANT")
         tier_commands = [
             *tiers.workers(settings, redis),
             *tiers.documents(settings, redis),
@@ -210,7 +225,9 @@ def welcome(settings: StackSettings) -> str:
     """What is printed once everything is ready: one line, and a call to try."""
     body = json.dumps(SAMPLE, separators=(",", ":"))
     at, workers = url(settings), workers_of(settings)
+    key = " -H 'Authorization: Bearer KEY'" if settings.key_secret_file else ""
     return (
         f"Dragoman is ready on {at} ({workers}, model {settings.model}; Ctrl-C stops it). Try:\n\n"
-        f"curl -X POST {at}/translation -H 'Content-Type: application/json' \\\n  -d '{body}'\n"
+        f"curl -X POST {at}/translation -H 'Content-Type: application/json'{key} \\\n"
+        f"  -d '{body}'\n"
     )

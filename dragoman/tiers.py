@@ -45,6 +45,8 @@ def api(settings: StackSettings, redis: Mapping[str, str]) -> Command:
             "DRAGOMAN_PROCESSES": str(settings.api_processes),
             "DRAGOMAN_MODEL": settings.model,
             "DRAGOMAN_GRACE_S": str(settings.grace_s),
+            "DRAGOMAN_KEY_SECRET_FILE": settings.key_secret_file,
+            "DRAGOMAN_INSECURE": str(settings.insecure).lower(),
             "DRAGOMAN_LOG_LEVEL": "info",  # the ready line is of this level
         },
     )

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dragoman import scrape
+from dragoman.client import with_key
 from dragoman.errors import DragomanError
 from dragoman.scrape import Reading
 
@@ -171,11 +172,13 @@ def duration(seconds: float) -> str:
     return f"{hours // 24}d {hours % 24}h"
 
 
-def run(url: str, interval_s: float, once: bool, console: Console | None = None) -> None:
+def run(
+    url: str, interval_s: float, once: bool, key: str = "", console: Console | None = None
+) -> None:
     """Draws until Ctrl-C; a single frame if ``once`` or if nobody watches. Raises DragomanError
     when the server does not answer at the start."""
     console = console or Console()
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, headers=with_key(None, key)) as client:
         top = Top(client)
         try:
             top.read()

@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 # The design's permanent keys; every other key must have a TTL.
-PERMANENT = ("queue", "backlog", "load", "model", "dead")
+PERMANENT = ("queue", "backlog", "load", "model", "dead", "keys", "quotas")
 
 
 def server_binary() -> str:

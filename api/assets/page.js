@@ -4,8 +4,11 @@
 const at = (id) => document.getElementById(id);
 const [form, from, to, text, output] = ["form", "from", "to", "text", "output"].map(at);
 const REMEMBERED = "dragoman.pair";
+const KEY = "dragoman.key";
 const FIRST_PAIR = ["en", "ja"];
 const LANGUAGES_RETRY_MS = 3000;
+
+class Locked extends Error {}
 
 function remembered() {
   try {
@@ -23,13 +26,41 @@ function remember() {
   }
 }
 
+// The key typed into this tab, where the server asks for one. A browser that keeps nothing has it
+// until the page is left.
+let typed = "";
+
+function key() {
+  try {
+    return sessionStorage.getItem(KEY) || typed;
+  } catch {
+    return typed;
+  }
+}
+
+function keepKey(text) {
+  typed = text;
+  try {
+    sessionStorage.setItem(KEY, text);
+  } catch {
+    // As above.
+  }
+}
+
 // The body of an answer, or an Error whose message a person can act on.
-async function ask(path, options) {
+async function ask(path, options = {}) {
+  const headers = { ...options.headers };
+  if (key()) headers.Authorization = `Bearer ${key()}`;
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, headers });
   } catch {
     throw new Error("The server cannot be reached. Check that it runs, then try again.");
+  }
+  if (answer.status === 401) {
+    at("door").hidden = false;
+    at("key").focus();
+    throw new Locked(key() ? "The server does not know this API key." : "The server asks for an API key.");
   }
   let body;
   try {
@@ -59,7 +90,7 @@ async function readLanguages() {
     at("error").textContent = "";
   } catch (error) {
     at("error").textContent = error.message;
-    setTimeout(readLanguages, LANGUAGES_RETRY_MS);
+    if (!(error instanceof Locked)) setTimeout(readLanguages, LANGUAGES_RETRY_MS);
   }
 }
 
@@ -91,6 +122,14 @@ async function translate() {
     at("go").disabled = false;
   }
 }
+
+at("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keepKey(at("key").value.trim());
+  at("key").value = "";
+  at("door").hidden = true;
+  readLanguages();
+});
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -27,7 +27,7 @@ async def test_a_page_that_did_not_change_is_not_sent_again(client: httpx.AsyncC
 
 async def test_every_control_has_a_name(client: httpx.AsyncClient) -> None:
     page = (await client.get("/")).text
-    for id in re.findall(r'<(?:select|textarea)\s+id="(\w+)"', page):
+    for id in re.findall(r'<(?:select|textarea|input)\s+id="(\w+)"', page):
         assert f'<label for="{id}"' in page
 
 

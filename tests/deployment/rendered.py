@@ -22,10 +22,10 @@ HEADER = (
 OVERLAYS = ("dev", "prod-cpu", "prod-gpu")
 # What an overlay may combine, beyond the overlays that there are.
 COMBINATIONS = {
-    "gpu by HPA": ("redis", "gpu", "autoscale-hpa", "autoscale-hpa/gpu"),
-    "bundled model by KEDA": ("redis", "autoscale-keda"),
-    "weights, fixed": ("redis", "weights", "fixed-replicas"),
-    "gpu without weights": ("redis-external", "gpu", "fixed-replicas"),
+    "gpu by HPA": ("redis", "open", "gpu", "autoscale-hpa", "autoscale-hpa/gpu"),
+    "bundled model by KEDA": ("redis", "open", "autoscale-keda"),
+    "weights, fixed": ("redis", "keys", "weights", "fixed-replicas"),
+    "gpu without weights": ("redis-external", "keys", "gpu", "fixed-replicas"),
 }
 NAMES = ("deployment.yaml", *OVERLAYS, *COMBINATIONS)
 

@@ -7,13 +7,15 @@ from typing import Any
 
 from api.settings import ApiSettings
 from broker.documents import DocumentSettings
+from broker.errors import BrokerMisconfigured
 from broker.options import parse, variable
 from broker.settings import BrokerSettings
+from broker.tenants import KeySettings, check_exposure
 from document_worker.settings import DocumentWorkerSettings
 from inference_worker.settings import WorkerSettings
 
 TIERS: dict[str, tuple[type[Any], ...]] = {
-    "dragoman-api": (BrokerSettings, ApiSettings, DocumentSettings),
+    "dragoman-api": (BrokerSettings, ApiSettings, DocumentSettings, KeySettings),
     "dragoman-worker": (BrokerSettings, WorkerSettings),
     "dragoman-documents": (BrokerSettings, DocumentSettings, DocumentWorkerSettings),
 }
@@ -25,6 +27,16 @@ VARIABLES = {
 def read(tier: str, environ: Mapping[str, str]) -> list[Any]:
     """The settings a tier would run with; SystemExit if a value does not fit."""
     return parse(TIERS[tier], [], environ, program=tier, description="")
+
+
+def starts(environ: Mapping[str, str]) -> bool:
+    """Whether the API, on every interface as in its image, would start with this environment."""
+    _, settings, _, keys = read("dragoman-api", {"DRAGOMAN_HOST": "0.0.0.0"} | dict(environ))
+    try:
+        check_exposure(settings.host, keys)
+    except BrokerMisconfigured:
+        return False
+    return True
 
 
 def drain_s(tier: str, environ: Mapping[str, str]) -> float:

@@ -54,6 +54,11 @@ def test_settings_exist_and_fit(services: dict[str, Any]) -> None:
         settings.read(tier, values)
 
 
+def test_open_on_this_machine_alone(services: dict[str, Any]) -> None:
+    assert settings.starts(services["api"]["environment"])
+    assert services["lb"]["ports"][0].startswith("${DRAGOMAN_PUBLISH:-127.0.0.1:")
+
+
 def test_redis_keeps_accepted_work(services: dict[str, Any]) -> None:
     command = services["redis"]["command"]
     for flag, value in (("--appendonly", "yes"), ("--maxmemory-policy", "noeviction")):

@@ -17,7 +17,8 @@ from tests.deployment.rendered import Manifest
 SCHEMAS = ("1.33", "1.37")
 CUSTOM = {"ScaledObject"}  # no schema of Kubernetes' own
 # Secrets that a person makes, as docs/deployment.md says.
-BY_HAND = {"dragoman-redis": {"password"}}
+BY_HAND = {"dragoman-redis": {"password"}, "dragoman-keys": {"secret"}}
+SECRET_FILES = ("_PASSWORD_FILE", "_SECRET_FILE")
 TIERS = set(settings.TIERS)
 UNITS = {"m": 1e-3, "": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -153,7 +154,7 @@ def test_the_api_listens_where_it_is_looked_for(name: str) -> None:
     assert [port["port"] for port in service["spec"]["ports"]] == [9527]
     (workload,) = selected(name, {"matchLabels": service["spec"]["selector"]})
     (container,) = containers(workload)
-    _, api, _ = settings.read("dragoman-api", environment(name, container))
+    _, api, _, _ = settings.read("dragoman-api", environment(name, container))
     assert [port["containerPort"] for port in container["ports"]] == [api.port]
 
 
@@ -189,16 +190,24 @@ def test_configuration_and_secrets_resolve(name: str) -> None:
                 assert f"create secret generic {secret['secretName']}" in documentation
 
 
-def test_a_password_file_lies_in_a_mounted_secret(name: str) -> None:
+def test_every_secret_file_lies_in_a_mounted_secret(name: str) -> None:
     for workload in workloads(name):
         for container in pod(workload)["containers"]:
-            path = environment(name, container).get("DRAGOMAN_REDIS_PASSWORD_FILE")
-            if not path:
-                continue
-            folder, _, key = path.rpartition("/")
-            (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == folder)
-            (volume,) = (v for v in pod(workload)["volumes"] if v["name"] == mount["name"])
-            assert key in BY_HAND[volume["secret"]["secretName"]]
+            for variable, path in environment(name, container).items():
+                if not variable.endswith(SECRET_FILES):
+                    continue
+                folder, _, key = path.rpartition("/")
+                (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == folder)
+                (volume,) = (v for v in pod(workload)["volumes"] if v["name"] == mount["name"])
+                assert key in BY_HAND[volume["secret"]["secretName"]]
+
+
+def test_the_api_asks_for_keys_or_is_said_to_be_open(name: str) -> None:
+    (api,) = (w for w in workloads(name) if w["metadata"]["name"] == "dragoman-api")
+    (container,) = pod(api)["containers"]
+    values = environment(name, container)
+    assert settings.starts(values)
+    assert ("DRAGOMAN_INSECURE" in values) != ("DRAGOMAN_KEY_SECRET_FILE" in values)
 
 
 def owners(name: str, workload: Manifest) -> list[str]:

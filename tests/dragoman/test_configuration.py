@@ -11,6 +11,7 @@ from api.settings import ApiSettings
 from broker.documents import DocumentSettings
 from broker.options import flag, shown, variable
 from broker.settings import BrokerSettings
+from broker.tenants import KeySettings
 from document_worker.settings import DocumentWorkerSettings
 from dragoman import __main__ as command
 from dragoman.settings import StackSettings
@@ -21,6 +22,7 @@ SECTIONS = {
     StackSettings: "dragoman up",
     BrokerSettings: "The broker",
     ApiSettings: "dragoman-api",
+    KeySettings: "API keys",
     WorkerSettings: "dragoman-worker",
     DocumentSettings: "Documents",
     DocumentWorkerSettings: "dragoman-documents",

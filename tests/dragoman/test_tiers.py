@@ -40,6 +40,8 @@ def test_what_each_tier_is_told() -> None:
         "DRAGOMAN_PROCESSES": "3",
         "DRAGOMAN_MODEL": "m",
         "DRAGOMAN_GRACE_S": "5",
+        "DRAGOMAN_KEY_SECRET_FILE": "",
+        "DRAGOMAN_INSECURE": "false",
         "DRAGOMAN_LOG_LEVEL": "info",
     }
     assert workers[0].environ == {
