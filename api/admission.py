@@ -24,7 +24,8 @@ REFUSED = (  # answers of whatever queues work
     problem(
         429,
         "`tenant_overloaded`: more of the caller's own work is waiting than it may have."
-        " `estimatedSeconds` is how long this request would have waited.",
+        " `estimatedSeconds` is how long this request would have waited. `rate_limited`: a limit of"
+        " the caller's tenant is used up; `limit` says which.",
         Retry_After=RETRY_AFTER,
     ),
     problem(
