@@ -3,23 +3,28 @@
     python -m benchmarks.bare --records 1000 [--model small|418m] [flags of dragoman-worker]
 
 translates sentences that are all there from the start and prints a line of JSON: records, seconds,
-processor seconds. A process of its own, as a worker is, with the same settings. ``serve`` as the
-first argument makes it a real worker with that engine instead: ``418m`` is a model that only the
-benchmarks know (``benchmarks/countdown``).
+processor seconds. With ``--loads`` and ``--clients`` it then translates sentences that come as
+requests do, and tells how long each took. A process of its own, as a worker is, with the same
+settings. ``serve`` as the first argument makes it a real worker with that engine instead: ``418m``
+is a model that only the benchmarks know (``benchmarks/countdown``).
 """
 
 import argparse
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from shutil import copyfile
 
+from benchmarks.load import poisson
+from benchmarks.servers import NotStarted
 from benchmarks.workload import SMALL, Text, read_texts
 from broker.options import parse
 from broker.settings import BrokerSettings
@@ -38,6 +43,7 @@ MODELS = ("small", "418m")
 COUNTDOWN = Path.home() / ".cache" / "dragoman" / "benchmarks" / "countdown-418m"
 LEAST_OUTPUT = 3  # language, a token, ``</s>``
 MOST_RECORDS = 100_000
+MOST_TEXTS = 1_000
 
 
 class CountdownVocabulary(Vocabulary):
@@ -125,7 +131,7 @@ def sentences(texts: Iterable[Text], vocabulary: Vocabulary) -> list[Sentence]:
 
 @dataclass(frozen=True)
 class Run:
-    """What the engine alone did with some sentences."""
+    """What the engine alone did with sentences that were all there from the start."""
 
     records: int
     seconds: float
@@ -146,11 +152,88 @@ def saturated(engine: Engine, waiting: Sequence[Sentence]) -> Run:
     return Run(len(waiting), seconds, time.process_time() - cpu_s, engine.name)
 
 
+def arriving(engine: Engine, sentences: Sequence[Sentence], due_s: Sequence[float]) -> list[float]:
+    """How long each sentence took from when it was due until its step ended, in seconds."""
+    began_s = time.perf_counter()
+    due = dict(zip((sentence.key for sentence in sentences), due_s, strict=True))
+    took_s: dict[int, float] = {}
+    given = 0
+    while len(took_s) < len(sentences):
+        now_s = time.perf_counter() - began_s
+        come = bisect_right(due_s, now_s)
+        fits = sentences[given : min(come, given + engine.free)]
+        if fits:
+            engine.admit(fits)
+            given += len(fits)
+        if given == len(took_s):
+            time.sleep(max(0.0, due_s[given] - now_s))
+            continue
+        finished = engine.step()
+        now_s = time.perf_counter() - began_s
+        took_s.update((one.key, now_s - due[one.key]) for one in finished)
+    return [took_s[sentence.key] for sentence in sentences]
+
+
+def attended(
+    engine: Engine, sentences: Sequence[Sentence], clients: int, seconds: float
+) -> list[float]:
+    """How long each sentence took when so many clients wait for theirs before they ask again."""
+    began_s = time.perf_counter()
+    asked_s: dict[int, float] = {}
+    took_s: list[float] = []
+    waiting = (replace(one, key=key) for key, one in enumerate(cycle(sentences)))
+    while (now_s := time.perf_counter()) < began_s + seconds:
+        fits = list(islice(waiting, min(engine.free, clients - len(asked_s))))
+        engine.admit(fits)
+        asked_s.update((one.key, now_s) for one in fits)
+        finished = engine.step()
+        now_s = time.perf_counter()
+        took_s += [now_s - asked_s.pop(one.key) for one in finished]
+    engine.reset()
+    return took_s
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the process prints. Times are those of single sentences, in seconds."""
+
+    saturated: Run
+    loads: list[list[float]]  # for each of --loads
+    clients: list[list[float]]  # for each of --clients
+
+
+def alone(model: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Report:
+    """Measures the bare engine in a process of its own. Raises NotStarted with what it said."""
+    argv = [sys.executable, "-m", "benchmarks.bare", "--model", model, *arguments]
+    found = subprocess.run(argv, env={**os.environ, **environ}, capture_output=True, text=True)
+    if found.returncode:
+        raise NotStarted(f"{' '.join(argv)} failed:\n{found.stderr[-2000:]}")
+    document = json.loads(found.stdout)
+    return Report(Run(**document.pop("saturated")), **document)
+
+
+def measured(options: argparse.Namespace, engine: Engine, vocabulary: Vocabulary) -> Report:
+    known = texts(vocabulary, MOST_TEXTS)
+    waiting = sentences(islice(cycle(known), options.records), vocabulary)
+    full = saturated(engine, waiting)
+    loads = []
+    for share in options.loads:
+        due_s = poisson(share * full.records / full.seconds, options.seconds)
+        come = sentences(islice(cycle(known), len(due_s)), vocabulary)
+        loads.append(arriving(engine, come, due_s))
+    few = sentences(known, vocabulary)
+    clients = [attended(engine, few, count, options.seconds) for count in options.clients]
+    return Report(full, loads, clients)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.bare", description=__doc__)
     parser.add_argument("role", choices=("measure", "serve"), nargs="?", default="measure")
     parser.add_argument("--model", choices=MODELS, default="small")
     parser.add_argument("--records", type=int, default=1_000)
+    parser.add_argument("--loads", type=float, nargs="*", default=[], help="shares of its rate")
+    parser.add_argument("--clients", type=int, nargs="*", default=[], help="that wait for answers")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     options, rest = parser.parse_known_args(arguments)
     broker, settings = parse(
         [BrokerSettings, WorkerSettings],
@@ -169,8 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--records must be between 1 and {MOST_RECORDS}")
     vocabulary = model.vocabulary
     warm_up(engine, vocabulary)
-    waiting = sentences(texts(vocabulary, options.records), vocabulary)
-    print(json.dumps(asdict(saturated(engine, waiting))), flush=True)
+    print(json.dumps(asdict(measured(options, engine, vocabulary))), flush=True)
     return 0
 
 

@@ -6,8 +6,9 @@ import asyncio
 import ipaddress
 import itertools
 import json
+import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -96,29 +97,88 @@ class Connection:
         self._writer.close()
 
 
+class Pool:
+    """Connections that are kept from one request to the next, and more of them while all are
+    busy."""
+
+    def __init__(self, where: Address, kept: int) -> None:
+        self._where = where
+        self._kept = kept
+        self._idle: list[Connection] = []
+
+    async def fill(self) -> None:
+        """Opens as many as are kept."""
+        missing = self._kept - len(self._idle)
+        self._idle += [await Connection.open(self._where) for _ in range(missing)]
+
+    async def take(self) -> Connection:
+        return self._idle.pop() if self._idle else await Connection.open(self._where)
+
+    def give_back(self, connection: Connection) -> None:
+        """Only after a whole exchange."""
+        if len(self._idle) < self._kept:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+def poisson(rate: float, seconds: float, seed: int = 0) -> list[float]:
+    """When requests are due that come independently of one another, ``rate`` a second: seconds from
+    the start, in order. The same for the same seed."""
+    rng = random.Random(seed)
+    due_s: list[float] = []
+    at_s = rng.expovariate(rate)
+    while at_s < seconds:
+        due_s.append(at_s)
+        at_s += rng.expovariate(rate)
+    return due_s
+
+
 async def open_loop(
-    where: Address, requests: Sequence[Request], sleep_s: float, timeout_s: float
+    where: Address,
+    requests: Sequence[Request],
+    due_s: Sequence[float],
+    timeout_s: float,
+    *,
+    kept: int = 0,
 ) -> list[Answer]:
-    """Sends one request every ``sleep_s``, each on a connection of its own; answers in order."""
+    """Sends each request when it is due, whatever has become of the earlier ones; answers in order.
+    Each has a connection of its own unless some are ``kept``."""
     clock = asyncio.get_running_loop().time
+    pool = Pool(where, kept)
+    await pool.fill()
     began_s = clock()
     tasks = []
-    for number, request in enumerate(requests):
-        due_s = began_s + number * sleep_s
-        await asyncio.sleep(max(0.0, due_s - clock()))
-        tasks.append(asyncio.create_task(_one(where, request, due_s, timeout_s)))
-    return await asyncio.gather(*tasks)
+    for request, at_s in zip(requests, due_s, strict=True):
+        due = began_s + at_s
+        await asyncio.sleep(max(0.0, due - clock()))
+        tasks.append(asyncio.create_task(_one(pool, request, due, timeout_s)))
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        pool.close()
 
 
-async def _one(where: Address, request: Request, due_s: float, timeout_s: float) -> Answer:
+def evenly(count: int, every_s: float) -> list[float]:
+    """When requests are due that come one every so many seconds."""
+    return [number * every_s for number in range(count)]
+
+
+async def _one(pool: Pool, request: Request, due_s: float, timeout_s: float) -> Answer:
     clock = asyncio.get_running_loop().time
     connection: Connection | None = None
     failure, body = "", b""
     try:
         async with asyncio.timeout_at(due_s + timeout_s):
-            connection = await Connection.open(where)
+            connection = await pool.take()
             status, body = await connection.exchange(request.raw)
             failure = request.reject(status, body)
+            pool.give_back(connection)
+            connection = None
     except TimeoutError:
         failure = TIMED_OUT
     except (OSError, EOFError) as error:
@@ -132,26 +192,37 @@ async def _one(where: Address, request: Request, due_s: float, timeout_s: float)
 
 
 async def closed_loop(
-    where: Address, requests: Sequence[Request], connections: int, seconds: float
+    where: Address,
+    requests: Sequence[Request],
+    connections: int,
+    seconds: float,
+    *,
+    kept: bool = True,
+    pauses_s: Iterator[float] | None = None,
 ) -> list[Answer]:
-    """Sends the requests round and round, on each connection the next one after the answer."""
+    """Sends the requests round and round, on each connection the next one after the answer, and
+    after one of ``pauses_s``. Unless they are ``kept``, each request opens its connection."""
     clock = asyncio.get_running_loop().time
     answers: list[Answer] = []
     rounds = itertools.cycle(requests)
+    pool = Pool(where, connections if kept else 0)
 
-    async def turn(connection: Connection, end_s: float) -> None:
+    async def turn(end_s: float) -> None:
         while (began_s := clock()) < end_s:
             request = next(rounds)
+            connection = await pool.take()
             status, body = await connection.exchange(request.raw)
-            answers.append(Answer(clock() - began_s, request.reject(status, body)))
+            pool.give_back(connection)
+            answers.append(Answer(clock() - began_s, request.reject(status, body), body))
+            if pauses_s is not None:
+                await asyncio.sleep(next(pauses_s))
 
-    opened = [await Connection.open(where) for _ in range(connections)]
+    await pool.fill()
     try:
         async with asyncio.timeout(seconds + 60):
-            await asyncio.gather(*(turn(one, clock() + seconds) for one in opened))
+            await asyncio.gather(*(turn(clock() + seconds) for _ in range(connections)))
     finally:
-        for connection in opened:
-            connection.close()
+        pool.close()
     return answers
 
 

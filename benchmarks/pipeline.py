@@ -17,13 +17,9 @@ without the engine, and nothing is translated twice.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +27,13 @@ import msgspec
 import uvloop
 
 from benchmarks import bare, load, report, stacks, trips
+from benchmarks.requests import check, translation
 from benchmarks.servers import NotStarted, started, stop_in_order_when_terminated
-from benchmarks.stacks import Spent, Stack, accounted
-from benchmarks.workload import Text
+from benchmarks.stacks import ENGINE_ALONE, Spent, Stack, accounted, beside, confined
 from broker.wire import Record
-from dragoman import tiers
 
 PARTS = ("engine", "tiers", "broker")
 WANTED, WANTED_TRIPS = "0.95, stretch 0.98", "0.15, stretch 0.25"
-ENVIRONMENT = {"DRAGOMAN_THREADS": "1", "DRAGOMAN_MEMORY": "false", "DRAGOMAN_SELF_CHECK": "false"}
 TIMEOUT_S = 280.0  # POST /translation answers 504 after 300
 
 
@@ -54,29 +48,6 @@ class Plan:
 
 # Smaller batches for the large model, so that there are many of them; both sides have the same.
 PLANS = {"418m": Plan(96, 64, 8), "small": Plan(1_600, 256, 32)}
-
-
-def translation(texts: Sequence[Text]) -> load.Request:
-    """A request for some texts of one language pair, with every id and a text wanted back."""
-    records = [{"id": number, "text": text.source} for number, text in enumerate(texts)]
-    payload = {
-        "fromLang": texts[0].source_language,
-        "records": records,
-        "toLang": texts[0].target_language,
-    }
-    raw = load.message("POST", "/translation", {"payload": payload})
-    return load.Request(raw, lambda status, body: rejected(status, body, len(texts)))
-
-
-def rejected(status: int, body: bytes, count: int) -> str:
-    """What is wrong with an answer; "" if nothing is. A text may be empty here: random weights say
-    what they say."""
-    if status != 200:
-        return f"status {status}"
-    result = json.loads(body)["result"]
-    if [record["id"] for record in result] != list(range(count)):
-        return "wrong ids"
-    return "" if all("text" in record for record in result) else "a record without text"
 
 
 # ── The engine ───────────────────────────────────────────────────────────────────────────────────
@@ -107,10 +78,10 @@ ENGINE_HEADS = (
 
 
 def engine_row(model: str, plan: Plan, rounds: int) -> list[str]:
-    environ = ENVIRONMENT | {"DRAGOMAN_SLOTS": str(plan.slots)}
+    environ = ENGINE_ALONE | {"DRAGOMAN_SLOTS": str(plan.slots)}
     done = []
     for _ in range(rounds):
-        alone = alone_run(model, plan.records, environ)
+        alone = bare.alone(model, ["--records", str(plan.records)], environ).saturated
         done.append(Round(alone, *through_everything(model, plan, environ)))
         tell(f"{model}: bare {alone.seconds:.1f} s, service {done[-1].seconds:.1f} s")
     middle = sorted(done, key=lambda one: one.ratio)[(len(done) - 1) // 2]
@@ -128,22 +99,13 @@ def engine_row(model: str, plan: Plan, rounds: int) -> list[str]:
     ]
 
 
-def alone_run(model: str, records: int, environ: Mapping[str, str]) -> bare.Run:
-    """Raises NotStarted with what the process said."""
-    argv = [sys.executable, "-m", "benchmarks.bare", "--model", model, "--records", str(records)]
-    found = subprocess.run(argv, env={**os.environ, **environ}, capture_output=True, text=True)
-    if found.returncode:
-        raise NotStarted(f"{' '.join(argv)} failed:\n{found.stderr[-2000:]}")
-    return bare.Run(**json.loads(found.stdout))
-
-
 def through_everything(model: str, plan: Plan, environ: Mapping[str, str]) -> tuple[float, Spent]:
     """Seconds from the first request to the last answer, all of them one record each."""
     texts = bare.texts(bare.vocabulary_of(model), plan.records)
     requests = [translation([text]) for text in texts]
     with (
         stacks.stack(
-            worker_of(model), model=bare.named(model), environ=environ, beside=beside()
+            stacks.worker_of(model), model=bare.named(model), environ=environ, beside=beside()
         ) as service,
         confined(beside()),
     ):
@@ -155,37 +117,6 @@ def through_everything(model: str, plan: Plan, environ: Mapping[str, str]) -> tu
             seconds = load.now_s() - began_s
     check(answers)
     return seconds, spent[0]
-
-
-def worker_of(model: str) -> list[str]:
-    """The worker as it is installed, or one that can serve what only the benchmarks know."""
-    if model == "small":
-        return [tiers.program("dragoman-worker")]
-    return [sys.executable, "-m", "benchmarks.bare", "serve", "--model", model]
-
-
-def check(answers: Sequence[load.Answer]) -> None:
-    """Raises NotStarted when an answer is wrong."""
-    wrong = [answer.failure for answer in answers if answer.failure]
-    if wrong:
-        raise NotStarted(f"{len(wrong)} of {len(answers)} answers were wrong: {wrong[0]}")
-
-
-def beside() -> Collection[int]:
-    """The processors of everything but the engine; none in particular if there is only one."""
-    at_hand = sorted(os.sched_getaffinity(os.getppid()))
-    return at_hand[-1:] if len(at_hand) > 1 else ()
-
-
-@contextmanager
-def confined(cpus: Collection[int]) -> Iterator[None]:
-    """This process on some processors alone while the context lasts."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cpus or before)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 # ── The tiers without an engine ──────────────────────────────────────────────────────────────────
@@ -204,7 +135,7 @@ def tier_rows(seconds: float) -> list[list[str]]:
     found = bare.texts(bare.vocabulary_of("small"), 1_000)
     texts = [text for text in found if (text.source_language, text.target_language) == PAIR]
     rows = []
-    with stacks.stack(stacks.paced_worker(0.0, TIER_SLOTS), environ=ENVIRONMENT) as service:
+    with stacks.stack(stacks.paced_worker(0.0, TIER_SLOTS), environ=ENGINE_ALONE) as service:
         for records, connections in TIER_SHAPES:
             requests = [
                 translation([*texts, *texts][start : start + records])

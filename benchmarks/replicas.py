@@ -55,7 +55,7 @@ def drained(service: Stack, records: int) -> tuple[float, list[load.Answer], Spe
     where = load.address(service.url)
     uvloop.run(stress.warm_up(where))
     with accounted(service) as spent:
-        answers = uvloop.run(load.open_loop(where, sent, 0.0, TIMEOUT_S))
+        answers = uvloop.run(load.open_loop(where, sent, [0.0] * len(sent), TIMEOUT_S))
     return max(answer.latency_s for answer in answers), answers, spent[0]
 
 

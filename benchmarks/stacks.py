@@ -1,6 +1,7 @@
 """The tiers of one machine as a benchmark wants them: Valkey, API and workers of its choice, each a
 server of its own that is accounted for apart."""
 
+import os
 import sys
 import tempfile
 import time
@@ -18,6 +19,13 @@ from dragoman.stack import free_port
 
 HOST = "127.0.0.1"
 WORKER_READY = paced.READY
+
+# Every record goes through the engine, once; the engine has one thread.
+ENGINE_ALONE = {
+    "DRAGOMAN_THREADS": "1",
+    "DRAGOMAN_MEMORY": "false",
+    "DRAGOMAN_SELF_CHECK": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ def stack(
         where = {
             "DRAGOMAN_REDIS_URL": embedded_redis.redis_url(folder),
             "DRAGOMAN_ACCESS_LOG": "false",
+            "DRAGOMAN_MEMORY": "false",
             **(environ or {}),
         }
         fleet = [
@@ -126,3 +135,27 @@ def accounted(service: Stack) -> Iterator[list[Spent]]:
             time.process_time() - client,
         )
     )
+
+
+def worker_of(model: str) -> list[str]:
+    """The worker as it is installed, or one that can serve what only the benchmarks know."""
+    if model == "small":
+        return [tiers.program("dragoman-worker")]
+    return [sys.executable, "-m", "benchmarks.bare", "serve", "--model", model]
+
+
+def beside() -> Collection[int]:
+    """The processors of everything but the engine; none in particular if there is only one."""
+    at_hand = sorted(os.sched_getaffinity(0))
+    return at_hand[-1:] if len(at_hand) > 1 else ()
+
+
+@contextmanager
+def confined(cpus: Collection[int]) -> Iterator[None]:
+    """This process on some processors alone while the context lasts."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

@@ -135,7 +135,8 @@ def measured(side: str, cell: Cell, service: "Service", timeout_s: float) -> Res
     asyncio.run(warm_up(where))
     engine = asyncio.run(engine_of(where)) if side.startswith(OURS) else baseline.ENGINE
     before_s = service.cpu_s()
-    answers = asyncio.run(load.open_loop(where, requests(cell), cell.sleep_s, timeout_s))
+    due_s = load.evenly(cell.num_req, cell.sleep_s)
+    answers = asyncio.run(load.open_loop(where, requests(cell), due_s, timeout_s))
     cpu_s = service.cpu_s() - before_s if service.server else None
     return judged(side, cell, answers, cpu_s, engine)
 
@@ -180,7 +181,7 @@ async def warm_up(where: load.Address) -> None:
     end_s = clock() + WARM_UP_S
     for pay_size in (1, *PAY_SIZES):
         request = translation(sentences()[-pay_size:])
-        while (await load.open_loop(where, [request], 0, WARM_UP_S))[0].failure:
+        while (await load.open_loop(where, [request], [0.0], WARM_UP_S))[0].failure:
             if clock() > end_s:
                 raise NotStarted("the server answers, but does not translate")
             await asyncio.sleep(0.2)
@@ -202,7 +203,9 @@ def dragoman(model: str, workers: int) -> Iterator[Service]:
     """A fresh ``dragoman up``."""
     port = free_port(HOST)
     argv = [sys.executable, "-m", "dragoman", "up", "--port", str(port), "--model", model]
-    with started([*argv, "--workers", str(workers)], "Dragoman is ready on") as server:
+    argv += ["--workers", str(workers)]
+    # The baseline has no memory either, and the sentences repeat.
+    with started(argv, "Dragoman is ready on", environ={"DRAGOMAN_MEMORY": "false"}) as server:
         yield Service(f"http://{HOST}:{port}", server)
 
 

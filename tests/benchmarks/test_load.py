@@ -60,7 +60,7 @@ async def test_requests_are_sent_without_waiting_for_answers() -> None:
         writer.write(OK)
 
     async with server(respond) as where:
-        answers = await load.open_loop(where, [REQUEST] * 5, 0.02, 30.0)
+        answers = await load.open_loop(where, [REQUEST] * 5, load.evenly(5, 0.02), 30.0)
     assert [answer.failure for answer in answers] == [""] * 5
     assert arrived[-1] - arrived[0] >= 0.06
     assert answers[0].latency_s > answers[-1].latency_s
@@ -78,14 +78,14 @@ async def test_requests_are_sent_without_waiting_for_answers() -> None:
 )
 async def test_what_is_no_answer(respond: Respond, failure: str) -> None:
     async with server(respond) as where:
-        (answer,) = await load.open_loop(where, [REQUEST], 0.0, 0.5)
+        (answer,) = await load.open_loop(where, [REQUEST], [0.0], 0.5)
     assert answer.failure == failure
 
 
 async def test_nobody_listens() -> None:
     async with server(silence) as where:
         pass
-    (answer,) = await load.open_loop(where, [REQUEST], 0.0, 5.0)
+    (answer,) = await load.open_loop(where, [REQUEST], [0.0], 5.0)
     assert answer.failure == "connection: ConnectionRefusedError"
 
 

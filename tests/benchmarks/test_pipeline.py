@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from benchmarks import bare, load, pipeline, stacks, trips
+from benchmarks import bare, load, pipeline, requests, stacks, trips
 from benchmarks.pipeline import Round
 from benchmarks.servers import NotStarted, started
 from benchmarks.stacks import Spent
@@ -58,12 +58,12 @@ def test_ratios() -> None:
     ],
 )
 def test_what_is_a_right_answer(status: int, body: bytes, wrong: str) -> None:
-    assert pipeline.rejected(status, body, 2) == wrong
+    assert requests.rejected(status, body, 2) == wrong
 
 
 def test_a_wrong_answer_ends_the_measurement() -> None:
     with pytest.raises(NotStarted, match="1 of 2 answers were wrong: status 503"):
-        pipeline.check([load.Answer(0.1), load.Answer(0.1, "status 503")])
+        requests.check([load.Answer(0.1), load.Answer(0.1, "status 503")])
 
 
 @pytest.mark.slow
