@@ -217,12 +217,13 @@ def measured(options: argparse.Namespace, engine: Engine, vocabulary: Vocabulary
     waiting = sentences(islice(cycle(known), options.records), vocabulary)
     full = saturated(engine, waiting)
     loads = []
-    for share in options.loads:
-        due_s = poisson(share * full.records / full.seconds, options.seconds)
+    spans_s = options.seconds if len(options.seconds) > 1 else options.seconds * len(options.loads)
+    for share, span_s in zip(options.loads, spans_s, strict=True):
+        due_s = poisson(share * full.records / full.seconds, span_s)
         come = sentences(islice(cycle(known), len(due_s)), vocabulary)
         loads.append(arriving(engine, come, due_s))
     few = sentences(known, vocabulary)
-    clients = [attended(engine, few, count, options.seconds) for count in options.clients]
+    clients = [attended(engine, few, count, min(spans_s)) for count in options.clients]
     return Report(full, loads, clients)
 
 
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", type=int, default=1_000)
     parser.add_argument("--loads", type=float, nargs="*", default=[], help="shares of its rate")
     parser.add_argument("--clients", type=int, nargs="*", default=[], help="that wait for answers")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[5.0], help="of each load")
     options, rest = parser.parse_known_args(arguments)
     broker, settings = parse(
         [BrokerSettings, WorkerSettings],

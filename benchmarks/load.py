@@ -36,7 +36,7 @@ class Answer:
     body: bytes = b""
 
 
-now_s = time.perf_counter
+now_s = time.perf_counter  # loop.time of uvloop knows no less than a millisecond
 
 
 def address(url: str) -> Address:
@@ -148,14 +148,13 @@ async def open_loop(
 ) -> list[Answer]:
     """Sends each request when it is due, whatever has become of the earlier ones; answers in order.
     Each has a connection of its own unless some are ``kept``."""
-    clock = asyncio.get_running_loop().time
     pool = Pool(where, kept)
     await pool.fill()
-    began_s = clock()
+    began_s = now_s()
     tasks = []
     for request, at_s in zip(requests, due_s, strict=True):
         due = began_s + at_s
-        await asyncio.sleep(max(0.0, due - clock()))
+        await asyncio.sleep(max(0.0, due - now_s()))
         tasks.append(asyncio.create_task(_one(pool, request, due, timeout_s)))
     try:
         return await asyncio.gather(*tasks)
@@ -169,11 +168,10 @@ def evenly(count: int, every_s: float) -> list[float]:
 
 
 async def _one(pool: Pool, request: Request, due_s: float, timeout_s: float) -> Answer:
-    clock = asyncio.get_running_loop().time
     connection: Connection | None = None
     failure, body = "", b""
     try:
-        async with asyncio.timeout_at(due_s + timeout_s):
+        async with asyncio.timeout(due_s + timeout_s - now_s()):
             connection = await pool.take()
             status, body = await connection.exchange(request.raw)
             failure = request.reject(status, body)
@@ -188,7 +186,7 @@ async def _one(pool: Pool, request: Request, due_s: float, timeout_s: float) -> 
     finally:
         if connection is not None:
             connection.close()
-    return Answer(clock() - due_s, failure, body)
+    return Answer(now_s() - due_s, failure, body)
 
 
 async def closed_loop(
@@ -202,25 +200,24 @@ async def closed_loop(
 ) -> list[Answer]:
     """Sends the requests round and round, on each connection the next one after the answer, and
     after one of ``pauses_s``. Unless they are ``kept``, each request opens its connection."""
-    clock = asyncio.get_running_loop().time
     answers: list[Answer] = []
     rounds = itertools.cycle(requests)
     pool = Pool(where, connections if kept else 0)
 
     async def turn(end_s: float) -> None:
-        while (began_s := clock()) < end_s:
+        while (began_s := now_s()) < end_s:
             request = next(rounds)
             connection = await pool.take()
             status, body = await connection.exchange(request.raw)
             pool.give_back(connection)
-            answers.append(Answer(clock() - began_s, request.reject(status, body), body))
+            answers.append(Answer(now_s() - began_s, request.reject(status, body), body))
             if pauses_s is not None:
                 await asyncio.sleep(next(pauses_s))
 
     await pool.fill()
     try:
         async with asyncio.timeout(seconds + 60):
-            await asyncio.gather(*(turn(clock() + seconds) for _ in range(connections)))
+            await asyncio.gather(*(turn(now_s() + seconds) for _ in range(connections)))
     finally:
         pool.close()
     return answers
@@ -231,16 +228,15 @@ async def drained(
 ) -> list[Answer]:
     """Sends every request once, the next one on each connection after its answer: what a service
     does when it is never without work. Answers in the order of the requests."""
-    clock = asyncio.get_running_loop().time
     answers = [Answer(timeout_s, TIMED_OUT)] * len(requests)
     turns = iter(range(len(requests)))
 
     async def turn(connection: Connection) -> None:
         for number in turns:
-            began_s, request = clock(), requests[number]
+            began_s, request = now_s(), requests[number]
             status, body = await connection.exchange(request.raw)
             failure = request.reject(status, body)
-            answers[number] = Answer(clock() - began_s, failure, body)
+            answers[number] = Answer(now_s() - began_s, failure, body)
 
     opened = [await Connection.open(where) for _ in range(min(connections, len(requests)))]
     try:

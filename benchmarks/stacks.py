@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import paced
@@ -36,6 +36,10 @@ class Stack:
     redis: Server
     api: Server
     workers: list[Server]
+
+    def at(self, url: str) -> "Stack":
+        """The same, reached in another way."""
+        return replace(self, url=url)
 
     def cpu_s(self) -> dict[str, dict[int, float]]:
         """Processor seconds so far by tier and process."""

@@ -1,8 +1,10 @@
 """The load: due times, what counts as an answer, and that it stays on this machine."""
 
 import asyncio
+import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -87,6 +89,79 @@ async def test_nobody_listens() -> None:
         pass
     (answer,) = await load.open_loop(where, [REQUEST], [0.0], 5.0)
     assert answer.failure == "connection: ConnectionRefusedError"
+
+
+def test_poisson_arrivals() -> None:
+    due_s = load.poisson(rate=50.0, seconds=100.0)
+    assert due_s == load.poisson(rate=50.0, seconds=100.0) != load.poisson(50.0, 100.0, seed=1)
+    assert due_s == sorted(due_s)
+    assert 0 < due_s[0] < due_s[-1] < 100.0
+    assert 4_700 < len(due_s) < 5_300  # 5,000 with a standard deviation of 71
+    gaps = [later - earlier for earlier, later in pairwise(due_s)]
+    # Exponential gaps: the standard deviation is the mean.
+    assert statistics.stdev(gaps) == pytest.approx(statistics.fmean(gaps), rel=0.1)
+
+
+async def test_latency_counts_from_when_a_request_was_due() -> None:
+    """Coordinated omission: a client that is late itself must not hide it."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+
+    async with server(respond) as where:
+        late, on_time = await load.open_loop(where, [REQUEST] * 2, [-5.0, 0.0], 30.0)
+    assert late.latency_s >= 5.0
+    assert late.latency_s - on_time.latency_s > 4.0
+
+
+async def test_kept_connections_are_used_again_and_more_are_opened_while_all_are_busy() -> None:
+    connections = 0
+    release = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            await release.wait()
+            writer.write(OK)
+
+    async with server(respond) as where:
+        sending = asyncio.create_task(load.open_loop(where, [REQUEST] * 3, [0.0] * 3, 30.0, kept=2))
+        while connections < 3:
+            await asyncio.sleep(0)
+        release.set()
+        assert not any(answer.failure for answer in await sending)
+        connections = 0
+        due_s = load.evenly(6, 0.02)
+        answers = await load.open_loop(where, [REQUEST] * 6, due_s, 30.0, kept=2)
+    assert not any(answer.failure for answer in answers)
+    assert 2 <= connections < 6
+
+
+async def test_everything_is_sent_once_and_answered_in_order() -> None:
+    names = [str(number).encode() for number in range(20)]
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            name = line.split()[1].strip(b"/")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name))
+
+    requests = [
+        load.Request(load.message("GET", f"/{name.decode()}"), lambda status, body: "")
+        for name in names
+    ]
+    async with server(respond) as where:
+        answers = await load.drained(where, requests, connections=3, timeout_s=30.0)
+    assert [answer.body for answer in answers] == names
+
+
+async def test_who_is_not_answered_in_time_is_told() -> None:
+    async with server(silence) as where:
+        answers = await load.drained(where, [REQUEST] * 3, connections=2, timeout_s=0.1)
+    assert [answer.failure for answer in answers] == [load.TIMED_OUT] * 3
 
 
 async def test_a_closed_loop_keeps_its_connections() -> None:

@@ -1,0 +1,113 @@
+"""Latency: the arithmetic, the engine by itself, and a small run of each side."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks import bare, latency, stacks
+from benchmarks.latency import Alone, Point, Side
+from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
+
+RUN = bare.Run(100, 2.0, 2.0, "any")
+
+
+class CountedEngine:
+    """Ends what is inside with every step, and notes how much that was."""
+
+    name = "counted"
+    device = "none"
+    slots = 4
+
+    def __init__(self) -> None:
+        self.inside: list[Sentence] = []
+        self.steps: list[int] = []
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self.inside)
+
+    def admit(self, sentences: Sequence[Sentence]) -> None:
+        self.inside += sentences
+        assert len(self.inside) <= self.slots
+
+    def step(self) -> list[Finished]:
+        assert self.inside
+        self.steps.append(len(self.inside))
+        ended, self.inside = self.inside, []
+        return [Finished(one.key, (Hypothesis((), 0.0),)) for one in ended]
+
+    def drop(self, keys: Collection[int]) -> None:
+        raise AssertionError
+
+    def reset(self) -> None:
+        self.inside.clear()
+
+
+def sentences(count: int) -> list[Sentence]:
+    return [Sentence(key, (5, 2), 7) for key in range(count)]
+
+
+def test_the_full_engine() -> None:
+    engine = CountedEngine()
+    run = bare.saturated(engine, sentences(10))
+    assert (run.records, run.engine, engine.steps) == (10, "counted", [4, 4, 2])
+
+
+def test_the_engine_with_sentences_that_come_when_they_are_due() -> None:
+    engine = CountedEngine()
+    took_s = bare.arriving(engine, sentences(7), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05])
+    assert engine.steps[:2] == [4, 2]
+    assert sum(engine.steps) == 7
+    assert len(took_s) == 7
+    assert min(took_s) > 0
+
+
+def test_the_engine_with_clients_that_wait() -> None:
+    engine = CountedEngine()
+    took_s = bare.attended(engine, sentences(5), clients=3, seconds=0.01)
+    assert set(engine.steps) == {3}
+    assert len(took_s) == 3 * len(engine.steps)
+
+
+def test_added_latency_is_the_difference_of_quantiles() -> None:
+    alone = Side.of([number / 1000 for number in range(1, 101)])
+    through = Side.of([(number + 4) / 1000 for number in range(100, 0, -1)])
+    assert alone.quantiles() == pytest.approx([50, 90, 95, 99])
+    point = Point(0.3, 15.0, alone, through)
+    assert point.added_ms() == pytest.approx([4, 4, 4, 4])
+    assert "| **added**              |  4.0 |" in latency.quoted_table(point)
+
+
+def test_both_sides_get_the_same_times_and_the_quoted_load_lasts_longer() -> None:
+    assert latency.due_times(0.5, 50.0, 10.0) == latency.load.poisson(25.0, 10.0)
+    assert latency.due_times(0.3, 50.0, 10.0) == latency.load.poisson(15.0, 30.0)
+
+
+def test_the_report_and_the_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    side = Side.of([0.01, 0.02, 0.4])
+    points = [Point(share, 50 * share, side, side) for share in (0.1, 0.3)]
+    engine = Alone(RUN, {}, side, side)
+    row = latency.baseline_row("one after the other", "bare", side, 2.0)
+    assert row == ["one after the other", "bare", "1.5", "20.0", "400.0", "400.0", "400.0"]
+    text = latency.told(engine, points, [row], [["x"] * 8], "a machine")
+    assert "it does 50.0 sentences/s" in text
+    assert "3 requests. Wanted" in text
+    latency.draw(points, tmp_path / "latency.png")
+    assert (tmp_path / "latency.png").stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_a_service_without_an_engine() -> None:
+    with latency.serving(stacks.paced_worker(0.0, 16)) as service:
+        found = latency.loaded(service, latency.load.poisson(100.0, 0.2))
+        assert len(found.latencies_ms) > 5
+        assert latency.attended(service, 2, 0.1, kept=False).latencies_ms
+        assert latency.attended(service, 1, 0.1, pause_s=0.01).latencies_ms
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for wrong in (["--loads", "0"], ["--loads", "2"], ["--seconds", "0"], ["--records", "0"]):
+        with pytest.raises(SystemExit):
+            latency.parsed(wrong)
