@@ -20,6 +20,7 @@ from api.access import Access
 from api.body import BodyCap
 from api.callers import Callers
 from api.gate import Gate
+from api.draining import Farewell
 from api.metrics import Metrics
 from api.openapi import Endpoint, Operation, document, released
 from api.page import show_asset, show_page
@@ -85,6 +86,7 @@ def create_app(
         exceptions={"/documents": MAX_DOCUMENT_BYTES + FORM_BYTES},
     )
     app.add_middleware(Gate, most_in_flight=settings.max_connections)
+    app.add_middleware(Farewell, draining=app.state.service.draining)
     app.add_middleware(
         Access,
         metrics=app.state.service.metrics,

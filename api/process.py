@@ -7,7 +7,6 @@ import math
 import multiprocessing
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import FrameType
@@ -17,6 +16,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.connections import Connections, Patience, most_connections
+from api.draining import stop_gently
 from api.service import Service
 from api.settings import ApiSettings
 from broker import logs
@@ -29,7 +29,6 @@ log = logging.getLogger("dragoman.api")
 
 KEEP_ALIVE_S = 75  # longer than common load balancers keep idle connections, so that they end them
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LAST_WORDS_S = 2.0  # before the grace ends, synchronous requests get their Location
 LOOK_S = 0.1
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
@@ -75,10 +74,14 @@ def run(
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.grace_s),
+        timeout_graceful_shutdown=math.ceil(settings.grace_s - _drain_s(settings)),
     )
     with bind(settings.host, port, shared=settings.processes > 1) as listener:
         uvicorn.Server(config).run([listener])
+
+
+def _drain_s(settings: ApiSettings) -> float:
+    return min(settings.drain_s, settings.grace_s / 2)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
@@ -98,26 +101,13 @@ def application(
     app = create_app(broker, settings, directory, documents, keys)
     service: Service = app.state.service
     loop = asyncio.get_running_loop()
-    drain = partial(service.drain, settings.grace_s - LAST_WORDS_S)
     for number in STOP_SIGNALS:
-        _also_on_signal(number, partial(loop.call_soon_threadsafe, drain))
+        stop_gently(number, service, settings.grace_s, _drain_s(settings))
     if parent := multiprocessing.parent_process():
         # Without its supervisor a process would hold the port for ever.
         loop.add_reader(parent.sentinel, _stop_orphan, loop, parent.sentinel)
     app.state.announcement = loop.create_task(_announce(service, address))
     return app
-
-
-def _also_on_signal(number: int, act: Callable[[], object]) -> None:
-    """Acts before uvicorn's own handler of the signal does."""
-    installed = signal.getsignal(number)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        act()
-        if callable(installed):
-            installed(number, frame)
-
-    signal.signal(number, handle)
 
 
 def _stop_orphan(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:

@@ -17,6 +17,11 @@ class ApiSettings:
     processes: int = option(1, "API processes that share the port.")
     model: str = option("small", "Model that requests are queued for: name or directory.")
     grace_s: float = option(30.0, "How long SIGTERM leaves requests in flight to end.")
+    drain_s: float = option(
+        1.0,
+        "How much of that the port stays open, so that balancers and callers can turn elsewhere;"
+        " half of the grace at most.",
+    )
     sync_wait_s: float = option(300.0, "How long POST /translation waits before it answers 504.")
     sync_deadline_s: float = option(
         600.0, "Default deadline of the work behind POST /translation; X-Deadline-Ms overrides it."
@@ -64,5 +69,6 @@ class ApiSettings:
         for name in (*times, "max_body_bytes", "body_timeout_s", "head_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0")
-        if self.grace_s < 0:
-            raise ValueError("--grace-s must be 0 or more")
+        for name in ("grace_s", "drain_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be 0 or more")

@@ -56,6 +56,9 @@ class Supervisor:
         return STARTUP_FAILURE if self._failed else 0
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:  # the second time: without further delay
+            for process in self._processes:
+                process.terminate()
         self._stopping = True
         os.write(self._wake, b"!")
 

@@ -47,6 +47,7 @@ def api(settings: StackSettings, redis: Mapping[str, str]) -> Command:
             "DRAGOMAN_GRACE_S": str(settings.grace_s),
             "DRAGOMAN_KEY_SECRET_FILE": settings.key_secret_file,
             "DRAGOMAN_INSECURE": str(settings.insecure).lower(),
+            "DRAGOMAN_DRAIN_S": "0",  # nobody takes over this port
             "DRAGOMAN_LOG_LEVEL": "info",  # the ready line is of this level
         },
     )

@@ -185,7 +185,7 @@ class Process:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "api", "--redis-url", redis_url, "--port", "0", *flags],
             cwd=ROOT,
-            env=environment,
+            env={"DRAGOMAN_DRAIN_S": "0", **environment},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -42,6 +42,7 @@ def test_what_each_tier_is_told() -> None:
         "DRAGOMAN_GRACE_S": "5",
         "DRAGOMAN_KEY_SECRET_FILE": "",
         "DRAGOMAN_INSECURE": "false",
+        "DRAGOMAN_DRAIN_S": "0",
         "DRAGOMAN_LOG_LEVEL": "info",
     }
     assert workers[0].environ == {
