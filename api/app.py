@@ -19,8 +19,8 @@ from api import documents, events, health, jobs, languages, translation
 from api.access import Access
 from api.body import BodyCap
 from api.callers import Callers
-from api.gate import Gate
 from api.draining import Farewell
+from api.gate import Gate
 from api.metrics import Metrics
 from api.openapi import Endpoint, Operation, document, released
 from api.page import show_asset, show_page

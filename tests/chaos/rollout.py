@@ -2,16 +2,13 @@
 higher, whose functions therefore have names of their own, and whose records carry a field that the
 present version has never heard of."""
 
-import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from broker.wire import PROTOCOL_VERSION
 
 ROOT = Path(__file__).parents[2]
 NEXT = PROTOCOL_VERSION + 1
-_LAST_FIELD = '    traceparent: str = ""\n'
 _TIERS = ("api", "broker", "inference_worker")
 
 
@@ -21,30 +18,17 @@ def next_version(directory: Path) -> Path:
         shutil.copytree(ROOT / tier, directory / tier, ignore=shutil.ignore_patterns("__pycache__"))
     (directory / "tests" / "chaos").mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "chaos" / "worker.py", directory / "tests" / "chaos")
-    _edit(directory / "broker" / "functions.lua", lambda text: text.replace(*_names()))
-    _edit(directory / "broker" / "wire.py", _newer_records)
-    _edit(directory / "broker" / "producer.py", _write_newer_records)
+    functions, wire = directory / "broker" / "functions.lua", directory / "broker" / "wire.py"
+    _replace(functions, f"dragoman_v{PROTOCOL_VERSION}", f"dragoman_v{NEXT}")
+    _replace(functions, '","accepted_ms":', '","glossary":"house","accepted_ms":')
+    _replace(wire, f"PROTOCOL_VERSION = {PROTOCOL_VERSION}\n", f"PROTOCOL_VERSION = {NEXT}\n")
+    field = '    traceparent: str = ""\n'
+    _replace(wire, field, f'{field}    glossary: str = ""\n')
     return directory
 
 
-def _names() -> tuple[str, str]:
-    return f"dragoman_v{PROTOCOL_VERSION}", f"dragoman_v{NEXT}"
-
-
-def _edit(path: Path, change: Callable[[str], str]) -> None:
-    before = path.read_text(encoding="utf-8")
-    after = change(before)
-    if after == before:
-        raise AssertionError(f"{path.name} no longer looks as the next version's recipe expects")
-    path.write_text(after, encoding="utf-8")
-
-
-def _newer_records(text: str) -> str:
-    text = re.sub(r"(?m)^PROTOCOL_VERSION = \d+$", f"PROTOCOL_VERSION = {NEXT}", text)
-    return text.replace(_LAST_FIELD, f'{_LAST_FIELD}    glossary: str = ""\n', 1)
-
-
-def _write_newer_records(text: str) -> str:
-    text = text.replace(_LAST_FIELD, f'{_LAST_FIELD}    glossary: str = ""\n', 1)
-    argument = "traceparent=submission.traceparent,"
-    return text.replace(argument, f'{argument} glossary="house",', 1)
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    if old not in text:
+        raise AssertionError(f"{path.name} no longer holds {old!r}: the next version needs it")
+    path.write_text(text.replace(old, new), encoding="utf-8")
