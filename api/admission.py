@@ -94,10 +94,10 @@ def work(payload: Payload, lane: Lane) -> str:
     return hashlib.blake2b(meant, digest_size=16).hexdigest()
 
 
-async def submit(request: Request, submission: Submission) -> Receipt:
-    """Hands the work to the broker and counts it."""
+async def submit(request: Request, submission: Submission, *, refusable: bool = True) -> Receipt:
+    """Hands the work to the broker and counts it. What is not ``refusable`` was accepted before."""
     service = service_of(request)
-    receipt = await service.producer.submit(submission)
+    receipt = await service.producer.submit(submission, refusable=refusable)
     request.scope[WORK] = receipt.id
     if not (receipt.duplicate or receipt.joined):
         service.metrics.accepted(submission)

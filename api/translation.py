@@ -71,21 +71,28 @@ async def _share(
     patience_s: float,
     details: bool,
 ) -> Response:
-    """Answers with the work of an identical request, or goes on with a request of the caller's own:
-    one that nothing joins, and for no longer than the caller has asked for in all."""
-    began_s = monotonic()
-    ending, view = await share(request, submission, joined, patience_s)
-    if ending is Ending.LEFT:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-    if view is not None:
-        return translation(*view, details, wanted.applied)
-    spent_s = monotonic() - began_s
-    left_ms = max(1, submission.deadline_ms - int(spent_s * 1000))
-    own = msgspec.structs.replace(submission, join="", deadline_ms=left_ms)
-    with service_of(request).waiter.watching(own.tenant, own.id, own) as watch:
-        await submit(request, own)
-        left_s = max(0.0, patience_s - spent_s)
-        return await _answer(request, own, own.id, watch, wanted, left_s, details)
+    """Answers with the work of an identical request. If that one is dropped, the callers who shared
+    it share another; one that cannot wait for it any longer gets a request of its own."""
+    began_s, own = monotonic(), submission
+    while True:
+        left_s = max(0.0, patience_s - (monotonic() - began_s))
+        ending, view = await share(request, own, joined, left_s)
+        if ending is Ending.LEFT:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        if view is not None:
+            return translation(*view, details, wanted.applied)
+        spent_s = monotonic() - began_s
+        own = msgspec.structs.replace(
+            own,
+            join=own.join if ending is Ending.CAME else "",
+            deadline_ms=max(1, submission.deadline_ms - int(spent_s * 1000)),
+        )
+        with service_of(request).waiter.watching(own.tenant, own.id, own) as watch:
+            receipt = await submit(request, own, refusable=False)
+            if not receipt.joined:
+                left_s = max(0.0, patience_s - spent_s)
+                return await _answer(request, own, own.id, watch, wanted, left_s, details)
+        joined = receipt.id
 
 
 async def hand_over(request: Request, submission: Submission, wanted: Preference) -> Response:

@@ -171,10 +171,16 @@ async def test_cancelling_one_request_cancels_nobody_elses(
 ) -> None:
     worker.hold()
     request_id, first, second = await joined(client, app, redis_server)
+    third = going(client.post("/translation", json=named("e", "f")))
+    await waiting(redis_server, request_id, 3)
     await client.delete(f"/jobs/{request_id}")
     assert (await first).status_code == 502
+    while len(redis_server.client.keys("dragoman:*:request:default:*")) < 2:
+        await asyncio.sleep(0.01)
     worker.resume()
     assert texts(await second) == {"c": "eno", "d": "owt"}
+    assert texts(await third) == {"e": "eno", "f": "owt"}
+    assert len(redis_server.client.keys("dragoman:*:request:default:*")) == 2  # shared once more
 
 
 async def test_a_caller_that_stops_waiting_gets_a_location_of_its_own(
