@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from time import perf_counter
 
+from broker.memory import Name
 from broker.wire import Delivery, Details, ErrorCode, Failure, Lane, Outcome
 from inference_worker.engine.protocol import Sentence
 from inference_worker.normalisation import normalised
@@ -19,6 +20,7 @@ class LanguageModel:
     vocabulary: Vocabulary
     max_source_tokens: int
     max_length: int  # generated tokens at most; start, language and end included
+    recipe: str = ""  # what else decides a translation: engine, number format, decoding rules
 
     @property
     def longest(self) -> int:
@@ -42,9 +44,10 @@ class Unit:
     the engine (decoding thread), settled into its spots (outtake thread). Three things may happen
     on the way without any other change to the worker:
 
-    - It never enters the roster, since its translation is known: ``Intake._enter``.
-    - A spot with the same sentence is added to ``spots`` while the unit is in the roster, under the
-      roster's lock. The unit then lives as long as one of its drafts does.
+    - It never enters the roster, since its translation is known (``SentenceMemory.recall``), or
+      since a unit of the same name is in the roster (``Roster.enter``).
+    - The spot of such a unit is added to ``spots``, under the roster's lock. The unit then lives as
+      long as one of its drafts does.
     - After it left the engine it is given another ``sentence`` (the key may stay) and goes back
       through ``Roster.add``, or ``Roster.try_apart`` for a suspect: ``Outtake._settle``.
     """
@@ -52,6 +55,7 @@ class Unit:
     sentence: Sentence
     lane: Lane
     spots: list[Spot]
+    name: Name | None = None  # equal for sentences that have the same translation, if any has one
 
 
 class Draft:
@@ -72,6 +76,8 @@ class Draft:
         self.admitted_s: float | None = None
         self.ended_s = 0.0
         self.tokenize_ms = 0.0
+        self.cached = 0
+        self.coalesced = 0
         self._model = model
         self._texts: list[str | None] = []
         self._cut = 0
@@ -135,6 +141,8 @@ class Draft:
             tokenize_ms=round(self.tokenize_ms, 3),
             inference_ms=round(spent_s * 1000, 3),
             warnings=warnings,
+            cached=self.cached,
+            coalesced=self.coalesced,
         )
 
 

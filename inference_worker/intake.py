@@ -12,6 +12,7 @@ from broker.wire import Delivery, ErrorCode, WorkerEntry
 from inference_worker.draft import Draft, LanguageModel, Unit, prepared
 from inference_worker.engine.protocol import Engine
 from inference_worker.holdings import Holdings
+from inference_worker.memory import SentenceMemory
 from inference_worker.outtake import Outtake
 from inference_worker.rate import Rate
 from inference_worker.roster import Roster
@@ -53,6 +54,7 @@ class Intake:
         holdings: Holdings,
         outtake: Outtake,
         rate: Rate,
+        memory: SentenceMemory | None,
         *,
         heartbeat_s: float,
         reclaim_s: float,
@@ -65,6 +67,7 @@ class Intake:
         self._holdings = holdings
         self._outtake = outtake
         self._rate = rate
+        self._memory = memory
         self._heartbeat_s = heartbeat_s
         self._reclaim_s = reclaim_s
         self._started_ms = started_ms
@@ -187,19 +190,20 @@ class Intake:
     def _enter(self, drafts: Sequence[Draft]) -> None:
         """Hands drafts on: what needs no engine to the outtake, the rest to the roster.
 
-        The place to look sentences up, one call for all that was read together. A unit whose
-        translation is known is settled here and left out of what enters the roster; one whose
-        sentence is in the roster already is left out too, its spot being added to that one's.
+        What was read together is looked up together: sentences whose translation is remembered
+        need no engine.
         """
+        known = self._memory.recall(drafts) if self._memory else set()
         for draft in drafts:
             self._holdings.open(draft)
         self._outtake.done([draft for draft in drafts if draft.done])
         fresh: list[Unit] = []
         suspects: list[Unit] = []
         for draft in drafts:
-            (suspects if draft.delivery.attempts > 1 else fresh).extend(draft.units)
+            units = [unit for unit in draft.units if unit not in known]
+            (suspects if draft.delivery.attempts > 1 else fresh).extend(units)
         self._roster.try_apart(suspects)
-        self._roster.add(fresh)
+        self._roster.enter(fresh)
 
     def _end(self, delivery: Delivery, verdict: Verdict) -> None:
         if verdict == "over":

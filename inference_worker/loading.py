@@ -51,6 +51,7 @@ def load(
         vocabulary=Vocabulary(checkpoint.folder),
         max_source_tokens=settings.max_source_tokens,
         max_length=rules.max_length,
+        recipe=f"{choice.engine} {choice.device} {choice.compute_type} {rules}",
     )
     return model, engine
 

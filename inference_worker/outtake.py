@@ -10,6 +10,7 @@ from broker.wire import Completion, Delivery, ErrorCode, Outcome
 from inference_worker.draft import Draft, LanguageModel, Unit, failure
 from inference_worker.engine.protocol import Hypothesis
 from inference_worker.holdings import Holdings
+from inference_worker.memory import SentenceMemory
 from inference_worker.rate import Rate
 
 
@@ -44,12 +45,18 @@ class Outtake:
     """Other stages post what has ended, in batches; ``turn`` writes it."""
 
     def __init__(
-        self, consumer: Sink, holdings: Holdings, model: LanguageModel, rate: Rate
+        self,
+        consumer: Sink,
+        holdings: Holdings,
+        model: LanguageModel,
+        rate: Rate,
+        memory: SentenceMemory | None,
     ) -> None:
         self._consumer = consumer
         self._holdings = holdings
         self._model = model
         self._rate = rate
+        self._memory = memory
         self._posted: queue.SimpleQueue[Sequence[Translated | Draft | End] | None] = (
             queue.SimpleQueue()
         )
@@ -92,6 +99,8 @@ class Outtake:
         except queue.Empty:
             pass
         self._write(ends)
+        if self._memory:
+            self._memory.keep()
         return going_on
 
     def _ends(self, posted: Translated | Draft | End) -> Sequence[End]:
@@ -115,9 +124,12 @@ class Outtake:
         best = translated.hypotheses[0]
         text = self._model.vocabulary.decode(best.tokens)
         cut = len(best.tokens) >= self._model.longest
-        for spot in translated.unit.spots:
+        unit = translated.unit
+        if self._memory and unit.name and not cut:
+            self._memory.note(unit.name, text)
+        for spot in unit.spots:
             spot.draft.settle(spot.at, text, cut=cut, ended_s=translated.ended_s)
-        return list(dict.fromkeys(spot.draft for spot in translated.unit.spots))
+        return list(dict.fromkeys(spot.draft for spot in unit.spots))
 
     def _write(self, ends: Sequence[End]) -> None:
         """Waits for Redis if need be, and gives up only when told to."""

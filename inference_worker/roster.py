@@ -4,7 +4,9 @@ break the engine apart from everything else. Names no tensor and no Redis."""
 import threading
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
+from time import perf_counter
 
+from broker.memory import Name
 from broker.wire import LANES, Lane
 from inference_worker.draft import Draft, Unit
 
@@ -31,6 +33,7 @@ class Roster:
         self._trials: deque[deque[Unit]] = deque()
         self._trying = False  # the first trial has the engine
         self._busy: Counter[Lane] = Counter()  # sentences inside, by lane
+        self._named: dict[tuple[Lane, Name], Unit] = {}  # which equal sentences of a lane may join
         self._gone: set[int] = set()  # keys that the engine holds and nobody wants
         self.inside: dict[int, Unit] = {}
         self._lock = threading.RLock()
@@ -69,8 +72,29 @@ class Roster:
         are taken, since another worker may be idle."""
         return slots - load + (self._ahead if load >= slots else 0)
 
+    def enter(self, units: Iterable[Unit]) -> None:
+        """Fresh work. What has the name of a sentence that is here already, in its lane, waits for
+        that one's translation."""
+        with self._lock:
+            alone = []
+            for unit in units:
+                twin = unit.name and self._named.setdefault((unit.lane, unit.name), unit)
+                if twin is None or twin is unit:
+                    alone.append(unit)
+                else:
+                    self._join(twin, unit)
+            self.add(alone)
+
+    def _join(self, twin: Unit, unit: Unit) -> None:
+        inside = twin.sentence.key in self.inside
+        for spot in unit.spots:
+            spot.draft.coalesced += 1
+            if inside and spot.draft.admitted_s is None:
+                spot.draft.admitted_s = perf_counter()
+        twin.spots += unit.spots
+
     def add(self, units: Iterable[Unit]) -> None:
-        """Fresh work, behind what waits in its lane."""
+        """Work, behind what waits in its lane."""
         with self._lock:
             for unit in units:
                 self._waiting[unit.lane].append(unit)
@@ -95,6 +119,7 @@ class Roster:
                 if left or (at == 0 and self._trying):
                     groups.append(left)
             self._trials = groups
+            self._named = {name: unit for name, unit in self._named.items() if unit.spots}
             for key in [k for k, unit in self.inside.items() if not _wanted(unit, drafts)]:
                 self._leave(key)
                 self._gone.add(key)
@@ -161,6 +186,8 @@ class Roster:
         unit = self.inside.pop(key, None)
         if unit is not None:
             self._busy[unit.lane] -= 1
+            if unit.name and self._named.get((unit.lane, unit.name)) is unit:
+                del self._named[unit.lane, unit.name]
         return unit
 
     def _end_trial(self) -> None:
@@ -175,6 +202,7 @@ class Roster:
             units = list(self.inside.values())
             self.inside.clear()
             self._busy.clear()
+            self._named.clear()  # nothing joins what may be guilty
             self._gone.clear()
             if self._trying:
                 self._trying = False

@@ -14,11 +14,13 @@ from typing import TypeVar
 from broker.consumer import Consumer
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.leases import Leases
+from broker.memory import Memory
 from broker.settings import BrokerSettings
 from broker.wire import ModelEntry
 from inference_worker.draft import LanguageModel
 from inference_worker.engine.protocol import Engine
 from inference_worker.hang import Watchdog
+from inference_worker.memory import SentenceMemory
 from inference_worker.settings import WorkerSettings
 from inference_worker.stages import Stages
 from inference_worker.warmth import warm_up
@@ -65,6 +67,7 @@ def serve(
         )
         if consumer is None:
             return
+        store = Memory(broker_settings) if broker_settings.memory else None
         try:
             watchdog.allow(warm_up(engine, model.vocabulary))
             patiently(
@@ -78,6 +81,7 @@ def serve(
                 engine,
                 model,
                 watchdog,
+                SentenceMemory(store, model) if store else None,
                 heartbeat_s=broker_settings.heartbeat_s,
                 reclaim_s=broker_settings.lease_s / RECLAIMS_PER_LEASE,
                 started_ms=int(time.time() * 1000),
@@ -91,6 +95,8 @@ def serve(
             with suppress(BrokerError):
                 consumer.retire()
             consumer.close()
+            if store:
+                store.close()
 
 
 def patiently(

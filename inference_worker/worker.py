@@ -12,6 +12,7 @@ from inference_worker.engine.protocol import Engine
 from inference_worker.hang import Watchdog
 from inference_worker.holdings import Holder, Holdings
 from inference_worker.intake import Intake, Source
+from inference_worker.memory import SentenceMemory
 from inference_worker.outtake import Outtake, Sink
 from inference_worker.rate import Rate
 from inference_worker.roster import Roster
@@ -33,6 +34,7 @@ class Worker:
         engine: Engine,
         model: LanguageModel,
         watchdog: Watchdog,
+        memory: SentenceMemory | None = None,
         *,
         heartbeat_s: float,
         reclaim_s: float,
@@ -41,7 +43,7 @@ class Worker:
         rate = Rate()
         self.roster = Roster(engine.slots)
         self._holdings = Holdings(leases)
-        self.outtake = Outtake(consumer, self._holdings, model, rate)
+        self.outtake = Outtake(consumer, self._holdings, model, rate, memory)
         self.decoding = Decoding(
             engine, model, watchdog, self.roster, self._holdings, self.outtake, rate
         )
@@ -53,6 +55,7 @@ class Worker:
             self._holdings,
             self.outtake,
             rate,
+            memory,
             heartbeat_s=heartbeat_s,
             reclaim_s=reclaim_s,
             started_ms=started_ms,
