@@ -308,3 +308,62 @@ def test_a_wrong_flag_is_a_readable_error() -> None:
     status, output = ended("--beams", "0")
     assert status == 2
     assert "--beams must be at least 1" in output
+
+
+async def test_a_worker_remembers_what_another_has_translated(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    texts = ["One. Two.\n\nThree.", "Two.", "One. One."]
+    first, second = submission(producer, texts), submission(producer, texts)
+    with paced(broker_settings) as process:
+        process.ready()
+        await producer.submit(first)
+        before = await finished(producer, first)
+        # Results are written before the memory is.
+        wait_until(
+            lambda: redis_server.client.zcard("dragoman:{0}:memory:default:index") == 3,
+            description="three sentences are remembered",
+        )
+        process.send(signal.SIGTERM)
+        assert process.ended() == 0
+    with paced(broker_settings) as process:
+        process.ready()
+        await producer.submit(second)
+        after = await finished(producer, second)
+    assert [outcome.text for outcome in before] == [outcome.text for outcome in after] == texts
+    told = [outcome.details for outcome in before + after if outcome.details]
+    assert [one.cached for one in told] == [0, 0, 0, 3, 1, 2]
+    # How much of the first request was in flight at once is the worker's business.
+    assert [one.coalesced for one in told[3:]] == [0, 0, 0]
+
+
+async def test_a_memory_full_of_nonsense_stops_nobody(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    index = "dragoman:{0}:memory:default:index"
+    redis_server.client.set(index, "no sorted set", px=60_000)
+    requests = [submission(producer, ["One. Two."]) for _ in range(2)]
+    with paced(broker_settings) as process:
+        process.ready()
+        for request in requests:
+            await producer.submit(request)
+            assert [outcome.text for outcome in await finished(producer, request)] == ["One. Two."]
+        wait_until(
+            lambda: "going on without" in process.output, description="the worker has said so"
+        )
+        process.send(signal.SIGTERM)
+        assert process.ended() == 0
+
+
+async def test_the_memory_can_be_switched_off(
+    broker_settings: BrokerSettings, redis_server: RedisServer, producer: Producer
+) -> None:
+    request = submission(producer, ["One.", "One."])
+    with paced(broker_settings, "--memory", "false") as process:
+        process.ready()
+        await producer.submit(request)
+        outcomes = await finished(producer, request)
+        process.send(signal.SIGTERM)
+        assert process.ended() == 0
+    assert [o.details and (o.details.cached, o.details.coalesced) for o in outcomes] == [(0, 0)] * 2
+    assert list(redis_server.client.scan_iter("dragoman:*:memory:*")) == []

@@ -10,6 +10,7 @@ from broker.wire import Delivery
 from inference_worker.decoding import EngineBroken
 from inference_worker.draft import LanguageModel
 from inference_worker.hang import Watchdog
+from inference_worker.memory import SentenceMemory
 from inference_worker.tokens import Vocabulary
 from inference_worker.worker import Worker
 from tests.inference_worker.engines import Echo, raising
@@ -27,7 +28,12 @@ def model(vocabulary: Vocabulary) -> LanguageModel:
 class Stage:
     """A worker with everything around it, and a clock that moves a millisecond a turn."""
 
-    def __init__(self, model: LanguageModel, engine: Echo | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        engine: Echo | None = None,
+        memory: SentenceMemory | None = None,
+    ) -> None:
         self.broker = Broker()
         self.held = Held()
         self.engine = engine or Echo()
@@ -39,6 +45,7 @@ class Stage:
             self.engine,
             model,
             Watchdog(1_000.0),
+            memory,
             heartbeat_s=HEARTBEAT_S,
             reclaim_s=RECLAIM_S,
             started_ms=1,
