@@ -23,7 +23,7 @@ MARK = "DRAGOMAN_CHAOS"  # in the environment of every process of a run
 LOOK_S = 0.1
 READY_S = 120.0
 GRACE_S = 20
-_TAIL_BYTES = 2_000
+_SHOWN_CHARS = 1_000
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,12 @@ class Member:
     lives: int = 0
     asked: set[int] = field(default_factory=set)  # processes that were told or made to end
     descriptors: int = 0  # when its first life was ready
+    _began_at: int = 0  # in the log
     _output: IO[bytes] | None = None
 
     def start(self) -> None:
         self._output = self._output or self.log.open("ab")
+        self._began_at = self._output.seek(0, os.SEEK_END)
         self.process = subprocess.Popen(
             [sys.executable, *self.arguments],
             cwd=self.directory,
@@ -83,16 +85,16 @@ class Member:
     def open_files(self) -> int:
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
-    def last_words(self) -> str:
-        text = self.log.read_bytes()[-_TAIL_BYTES:]
-        return text.decode(errors="replace")
+    def output(self) -> str:
+        """What this life has logged."""
+        return self.log.read_bytes()[self._began_at :].decode(errors="replace")
 
     def ended_well(self) -> bool:
         """Whether its end, which has come, was one that somebody caused."""
         assert self.process is not None
-        if self.pid in self.asked:
+        if self.pid in self.asked or self.process.returncode == CRASHED:
             return True
-        return self.process.returncode == CRASHED or "Timeout (" in self.last_words()
+        return "Timeout (" in self.output()  # the watchdog's, of a step that hung
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -109,7 +111,9 @@ class Cluster:
         self.shape = shape
         self.run = run
         self.directory = Path(tempfile.mkdtemp(prefix="dragoman-chaos-"))
-        self.redis = RedisServer(aof=True, extra=("--appendfsync", "always"))
+        self.redis = RedisServer(
+            aof=True, extra=("--appendfsync", "always", "--auto-aof-rewrite-min-size", "16mb")
+        )
         self.partition = Partition(self.redis.port)
         self.apis: list[Member] = []
         self.workers: list[Member] = []
@@ -195,7 +199,7 @@ class Cluster:
                         status = member.process.returncode
                         self.deaths.append(
                             f"{member.name} ended by itself, status {status}:"
-                            f" {member.last_words()[-600:]}"
+                            f" {member.output()[-_SHOWN_CHARS:]}"
                         )
                     member.start()
                     self.restarts += 1

@@ -16,6 +16,7 @@ from tests.chaos.callers import Callers
 from tests.chaos.cluster import Cluster, Member
 
 AWAY_S = 2.5  # longer than a Redis call may take
+QUIET_S = 15.0  # of load after the last fault, in which suspects get their turn
 JITTER = 0.5  # of the time between two faults
 
 KINDS = (
@@ -52,7 +53,7 @@ def schedule(seed: int, seconds: float, every_s: float) -> list[Fault]:
     faults: list[Fault] = []
     kinds: list[str] = []
     at_s = every_s
-    while at_s < seconds:
+    while at_s < seconds - min(QUIET_S, seconds / 4):
         if not kinds:
             kinds = chance.sample(KINDS, len(KINDS))
         faults.append(Fault(round(at_s, 3), kinds.pop(), chance.randrange(1_000)))
