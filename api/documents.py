@@ -37,6 +37,7 @@ from broker.documents import (
 )
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
+from document_formats.confinement import Bounds
 from document_formats.kinds import BY_NAME
 
 log = logging.getLogger("dragoman.api")
@@ -60,6 +61,10 @@ class Shelf:
     examining: asyncio.Semaphore = field(
         default_factory=lambda: asyncio.Semaphore(EXAMINED_AT_ONCE)
     )
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.settings.parse_memory_mib, self.settings.parse_cpu_s)
 
     @cached_property
     def queue(self) -> Queue:
@@ -124,7 +129,7 @@ async def submit_document(request: Request) -> Response:
     entry = await service.catalogue.entry()
     async with form_of(request, entry) as form, shelf.examining:
         body = await form.file.read()
-        upload, total = await asyncio.to_thread(examine, form, body, service.model)
+        upload, total = await examine(form, body, service.model, shelf.bounds)
         if await asyncio.to_thread(shelf.waiting) >= shelf.settings.max_queued_documents:
             raise Problem(
                 503,

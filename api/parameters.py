@@ -159,11 +159,16 @@ def require_json(request: Request) -> None:
         )
     if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
         raise Problem(415, "not_utf8", "The body must be JSON in UTF-8.", field="Content-Type")
+    refuse_compressed(request)
+
+
+def refuse_compressed(request: Request) -> None:
+    """Refuses bodies that say that they are compressed: nothing here unpacks them."""
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
         raise Problem(
             415,
             "compressed",
-            "Compressed bodies are not taken. Send the JSON as it is.",
+            "Compressed bodies are not taken. Send it as it is.",
             field="Content-Encoding",
             headers={"Accept-Encoding": "identity"},
         )

@@ -5,25 +5,24 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import charset_normalizer
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from api.languages import check_pair
+from api.parameters import refuse_compressed
 from api.problems import Problem
 from broker.documents import MAX_DOCUMENT_BYTES, Upload
 from broker.wire import ModelEntry
-from document_formats.encodings import Encoding, fits, marked
+from document_formats import confinement
+from document_formats.confinement import Bounds
 from document_formats.kinds import BY_NAME, KINDS, Kind, recognised
-from document_formats.pieces import count
 from document_formats.spans import Malformed
 
 MAX_PARTS = 64
 MAX_PART_BYTES = 64 * 1024  # of a part that is no file
 MAX_NAMES = 64
 MAX_FILENAME_CHARS = 200
-GUESSED_BYTES = 64 * 1024  # looked at when nothing says which encoding it is
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ async def _parts(request: Request) -> FormData:
             "A document is sent as multipart/form-data with the parts file, source and target.",
             field="Content-Type",
         )
+    refuse_compressed(request)
     broken: Exception | None = None
 
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -178,11 +178,13 @@ def _names(parts: FormData, kind: Kind) -> list[str]:
     return names
 
 
-def examine(form: Form, body: bytes, model: str) -> tuple[Upload, int]:
-    """Decodes and takes apart the whole file: what it is, and how many texts it holds."""
-    encoding = _encoding(form, body)
+async def examine(form: Form, body: bytes, model: str, bounds: Bounds) -> tuple[Upload, int]:
+    """Decodes and takes apart the whole file, in a process of its own: what it is, and how many
+    texts it holds."""
     try:
-        total = count(form.kind.split(encoding.decode(body), form.names))
+        encoding, total = await confinement.examine(
+            body, form.kind.name, form.names, form.encoding, bounds
+        )
     except Malformed as error:
         members = {} if error.line is None else {"line": error.line}
         raise Problem(422, error.code, error.detail, field=error.field, members=members) from None
@@ -198,36 +200,3 @@ def examine(form: Form, body: bytes, model: str) -> tuple[Upload, int]:
         size=len(body),
     )
     return upload, total
-
-
-def _encoding(form: Form, body: bytes) -> Encoding:
-    """By the byte order mark, by what the upload says, as UTF-8, or by how the bytes look."""
-    if form.encoding and not marked(body):
-        name = "utf-8" if form.encoding.lower() == "utf-8-sig" else form.encoding
-        if fits(Encoding(name), body):
-            return Encoding(name)
-        raise _bad_encoding(
-            "The file is not text in the encoding that the upload names.", "encoding"
-        )
-    found = marked(body) or Encoding("utf-8")
-    if fits(found, body):
-        return found
-    if form.kind.name == "jsonl" or found.mark:
-        raise _bad_encoding(f"The file is not valid {found.name.upper()}.", "file", body, found)
-    for match in charset_normalizer.from_bytes(body[:GUESSED_BYTES]):
-        if fits(Encoding(match.encoding), body):
-            return Encoding(match.encoding)
-    raise _bad_encoding("The file is not text in an encoding that could be recognised.", "file")
-
-
-def _bad_encoding(
-    what: str, field: str, body: bytes = b"", encoding: Encoding | None = None
-) -> Problem:
-    members = {}
-    if encoding is not None:
-        try:
-            encoding.decode(body)
-        except UnicodeDecodeError as error:
-            members["line"] = body[: len(encoding.mark) + error.start].count(b"\n") + 1
-    remedy = "Send UTF-8, or name the encoding with encoding (such as shift_jis or cp1252)."
-    return Problem(422, "bad_encoding", f"{what} {remedy}", field=field, members=members)

@@ -25,6 +25,7 @@ TASK = "translate_document"  # the name in the worker's table of tasks; nobody i
 MAX_DOCUMENT_BYTES = 10 * 1024 * 1024
 MAX_REPORTED = 1_000  # records that a report names; it counts all of them
 TRANSFER_TIMEOUT_S = 5.0  # a call that carries a whole document
+LEAST_PARSE_MIB = 64  # an interpreter alone takes some 30
 OPEN: frozenset[State] = frozenset({"queued", "running"})
 
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -50,10 +51,20 @@ class DocumentSettings:
         100, "Documents that may wait for a document worker; above it, 503."
     )
 
+    parse_cpu_s: int = option(
+        20, "CPU seconds that taking a document apart may take, in a process of its own."
+    )
+    parse_memory_mib: int = option(
+        512, "Memory that taking a document apart may take, in MiB, in a process of its own."
+    )
+
     def __post_init__(self) -> None:
-        for name in ("document_ttl_s", "document_deadline_s", "max_queued_documents"):
+        times = ("document_ttl_s", "document_deadline_s", "parse_cpu_s")
+        for name in (*times, "max_queued_documents"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0")
+        if self.parse_memory_mib < LEAST_PARSE_MIB:
+            raise ValueError(f"--parse-memory-mib must be at least {LEAST_PARSE_MIB}")
 
 
 class Upload(msgspec.Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 import codecs
 from dataclasses import dataclass
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -10,6 +12,16 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Python's codecs that are encodings of text, without those whose decoders can be made to take
+# quadratic time (idna, punycode) or are no encodings of documents (escapes, UTF-7).
+_UNALIASED = "cp720 cp737 cp856 cp874 cp875 cp1006 koi8_t koi8_u"
+_MAC = "mac_arabic mac_croatian mac_farsi mac_romanian"
+_NO_TEXT = "base64_codec bz2_codec hex_codec quopri_codec rot_13 uu_codec zlib_codec mbcs"
+_UNFIT = "idna punycode unicode_escape raw_unicode_escape utf_7"
+CODECS = {*aliases.values(), *_UNALIASED.split(), *_MAC.split()} - {
+    *_NO_TEXT.split(),
+    *_UNFIT.split(),
+}
 
 
 @dataclass(frozen=True)
@@ -19,14 +31,23 @@ class Encoding:
     name: str
     mark: bytes = b""
 
+    @property
+    def codec(self) -> str:
+        """Python's name for it. Raises LookupError for what is not one of ``CODECS``."""
+        name = normalize_encoding(self.name.lower()).replace(".", "_")
+        codec = aliases.get(name, name)
+        if codec not in CODECS:
+            raise LookupError("no encoding of text")
+        return codec
+
     def decode(self, body: bytes) -> str:
         """Raises UnicodeError (LookupError for a codec that is not one of text)."""
-        return body[len(self.mark) :].decode(self.name)
+        return body[len(self.mark) :].decode(self.codec)
 
     def encode(self, text: str) -> tuple[bytes, "Encoding"]:
         """The bytes, and the encoding they are in: UTF-8 where this one lacks a character."""
         try:
-            return self.mark + text.encode(self.name), self
+            return self.mark + text.encode(self.codec), self
         except UnicodeEncodeError:
             return text.encode(), Encoding("utf-8")
 
@@ -40,6 +61,6 @@ def fits(encoding: Encoding, body: bytes) -> bool:
     """Whether the body is text in that encoding and comes out the same when written again."""
     try:
         text = encoding.decode(body)
-        return "\0" not in text and encoding.mark + text.encode(encoding.name) == body
+        return "\0" not in text and encoding.mark + text.encode(encoding.codec) == body
     except (UnicodeError, LookupError):
         return False

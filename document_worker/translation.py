@@ -26,6 +26,7 @@ from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.waiter import Waiter
 from broker.wire import Outcome, Receipt, State, Submission
+from document_formats.confinement import Bounds, split
 from document_formats.encodings import Encoding
 from document_formats.kinds import BY_NAME
 from document_formats.pieces import pieces, sendable, texts
@@ -86,7 +87,10 @@ class Translator:
                 log.info("document %s: no longer wanted", document_id)
                 return None
             await waiter.start()
-            run = Run(document, documents, producer, waiter, self.settings.requests_in_flight)
+            bounds = Bounds(self.shared.parse_memory_mib, self.shared.parse_cpu_s)
+            run = Run(
+                document, documents, producer, waiter, self.settings.requests_in_flight, bounds
+            )
             return await run.to_the_end(stop)
         finally:
             await waiter.stop()
@@ -114,6 +118,7 @@ class Run:
         producer: Producer,
         waiter: Waiter,
         requests_in_flight: int,
+        bounds: Bounds,
     ) -> None:
         self._document = document
         self._who = (document.tenant, document.id)
@@ -121,6 +126,7 @@ class Run:
         self._producer = producer
         self._waiter = waiter
         self._in_flight = requests_in_flight
+        self._bounds = bounds
         self._parent = os.getppid()
         self._began = time.monotonic()
         self._total = document.total
@@ -205,7 +211,7 @@ class Run:
         )
         encoding = Encoding(upload.encoding, bytes.fromhex(upload.mark))
         text = encoding.decode(body)
-        spans = BY_NAME[upload.kind].split(text, upload.names)
+        spans = await split(body, upload.kind, upload.names, encoding, self._bounds)
         await self._translate(spans)
         translations, flaws = self._collect(spans)
         whole = assemble(text, spans, translations, BY_NAME[upload.kind].write)
