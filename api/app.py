@@ -15,7 +15,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from api import documents, events, health, jobs, languages, translation
+from api import documents, events, health, jobs, languages, translation, usage
 from api.access import Access
 from api.body import BodyCap
 from api.callers import Callers
@@ -44,6 +44,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *events.OPERATIONS,
     *documents.OPERATIONS,
     *languages.OPERATIONS,
+    *usage.OPERATIONS,
     *health.OPERATIONS,
 )
 PREPARE_AGAIN_S = 1.0

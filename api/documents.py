@@ -130,6 +130,12 @@ async def submit_document(request: Request) -> Response:
     async with form_of(request, entry) as form, shelf.examining:
         body = await form.file.read()
         upload, total = await examine(form, body, service.model, shelf.bounds)
+        await service.callers.charge_text(caller, upload.size)
+        upload = msgspec.structs.replace(
+            upload,
+            weight=caller.quota.weight,
+            tenant_cap=caller.quota.outstanding_chars or None,
+        )
         if await asyncio.to_thread(shelf.waiting) >= shelf.settings.max_queued_documents:
             raise Problem(
                 503,

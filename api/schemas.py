@@ -149,6 +149,33 @@ class Languages(msgspec.Struct, frozen=True):
     languages: list[Language]
 
 
+class Used(msgspec.Struct, frozen=True):
+    """What was handed in and queued."""
+
+    requests: int
+    records: int
+    characters: int
+
+
+class Limits(msgspec.Struct, frozen=True, rename="camel"):
+    """What a tenant may use; null is no limit."""
+
+    requests_per_second: float | None
+    chars_per_minute: int | None
+    outstanding_chars: Annotated[int, Meta(description="Queued or running at once, per shard.")]
+    weight: Annotated[float, Meta(description="Share of the queue, against 1 of others.")]
+
+
+class Usage(msgspec.Struct, frozen=True, rename="camel"):
+    """What a tenant has used, and what it may use. Days and months are those of UTC."""
+
+    tenant: str
+    today: Used
+    month: Used
+    outstanding_chars: Annotated[int, Meta(description="Queued or running now.")]
+    limits: Limits
+
+
 class Health(msgspec.Struct, frozen=True):
     """The process is alive."""
 
@@ -182,6 +209,9 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True, rename="ca
     deadline_seconds: (
         Annotated[float, Meta(description="The deadline that it would have missed.")] | UnsetType
     ) = UNSET
+    limit: (
+        Annotated[str, Meta(description="The limit of the tenant that is used up.")] | UnsetType
+    ) = UNSET
     result: (
         Annotated[
             list[RecordResult], Meta(description="The records' errors, when no record succeeded.")
@@ -196,6 +226,7 @@ ALL: tuple[type[msgspec.Struct], ...] = (
     JobTicket,
     Job,
     Languages,
+    Usage,
     Health,
     Readiness,
     ProblemDetails,

@@ -1,5 +1,6 @@
 """A submission on its way to Redis: what the ``submit`` function is told, and what it answers."""
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -8,6 +9,8 @@ from broker.errors import IdempotencyConflict, Overloaded, TenantOverloaded, Too
 from broker.keys import Keys
 from broker.settings import BrokerSettings
 from broker.wire import PROTOCOL_VERSION, Lane, Receipt, Submission
+
+MONTH, DAY = "%Y-%m", "%d"  # of usage, in UTC
 
 _NO_MARK = "-"  # in place of the request that submit must not join: nothing is to be joined
 
@@ -29,13 +32,14 @@ class _RecordTail(msgspec.Struct, omit_defaults=True):
     traceparent: str = ""
 
 
-def names(submission: Submission, keys: Keys) -> list[str]:
-    """The keys that the function touches."""
+def names(submission: Submission, keys: Keys, now: datetime) -> list[str]:
+    """The keys that the function touches; ``now`` (UTC) says whose month it is."""
     touched = [
         keys.request(submission.tenant, submission.id),
         keys.load(),
         keys.backlog(submission.model, submission.lane),
         keys.queue(submission.model, submission.lane),
+        keys.usage(submission.tenant, now.strftime(MONTH)),
     ]
     if submission.idempotency:
         touched.append(keys.idempotency(submission.tenant, submission.idempotency))
@@ -45,7 +49,12 @@ def names(submission: Submission, keys: Keys) -> list[str]:
 
 
 def arguments(
-    submission: Submission, settings: BrokerSettings, process: str, over: str, refusable: bool
+    submission: Submission,
+    settings: BrokerSettings,
+    process: str,
+    over: str,
+    refusable: bool,
+    now: datetime,
 ) -> list[Any]:
     """The function's arguments. ``over`` is a request that must not be joined; what is not
     ``refusable`` was accepted before, and no cap holds."""
@@ -70,6 +79,7 @@ def arguments(
         submission.fingerprint,
         submission.weight,
         over if submission.join else _NO_MARK,
+        now.strftime(DAY),
     ]
     for text in submission.texts:
         cost = max(1, len(text))

@@ -79,6 +79,8 @@ class Upload(msgspec.Struct, frozen=True):
     source: str
     target: str
     size: int  # bytes
+    weight: float = 1.0  # of its tenant, when it was taken
+    tenant_cap: int | None = None  # likewise
 
 
 class Flaw(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 5
+local REVISION = 6
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -14,6 +14,7 @@ local RATE_TRUSTED_MS = 2000  -- of full load must have been measured before a r
 -- divides the slots so (of 32 it keeps 7 for bulk).
 local SHARE = {interactive = 25 / 32, bulk = 7 / 32}
 local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
+local USAGE_TTL_S = 40 * 86400  -- after a month's last request
 local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',
   'created_ms', 'deadline_ms', 'watchers', 'idempotency'}
 
@@ -165,14 +166,22 @@ local function settle(request, lead, id, ttl_ms)
 end
 
 -- ── submit ───────────────────────────────────────────────────────────────────────────────────
--- KEYS: request, load, backlog, stream [, lead: idempotency, or the mark of a request to join]
+-- KEYS: request, load, backlog, stream, usage [, lead: idempotency, or the mark of a request to
+--       join]
 -- ARGV: id, tenant, model, lane, source, target, ids, deadline in ms from now, result TTL ms, cap,
 --       tenant's cap ('' for both: accepted before, not to be refused), kept, watching process,
 --       idempotency digest, fingerprint, weight, the request not to join ('' any, '-' if the lead
---       is no mark), then per record: cost, the record's JSON from its tenant on
+--       is no mark), day of the month, then per record: cost, the record's JSON from its tenant on
 -- Answers {verdict, id, outstanding cost, estimated wait s, s until there is room}; times are ''
 -- while no rate is known.
-local RECORDS = 18 -- where they begin in ARGV
+local RECORDS = 19 -- where they begin in ARGV
+
+local function note_usage(usage, day, records, characters)
+  redis.call('HINCRBY', usage, day .. ':requests', 1)
+  redis.call('HINCRBY', usage, day .. ':records', records)
+  redis.call('HINCRBY', usage, day .. ':characters', characters)
+  redis.call('EXPIRE', usage, USAGE_TTL_S)
+end
 
 -- Why a request cannot be taken now, and how many seconds from now it could be; false if it can.
 local function refusal(load, model, lane, tenant, cost, outstanding, wait, args)
@@ -197,7 +206,7 @@ local function refusal(load, model, lane, tenant, cost, outstanding, wait, args)
 end
 
 local function submit(keys, args)
-  local request, load, backlog, stream, lead = unpack(keys)
+  local request, load, backlog, stream, usage, lead = unpack(keys)
   local id, tenant, model, lane, source, target, ids = unpack(args, 1, 7)
   local now = now_ms()
   local deadline, ttl = now + tonumber(args[8]), tonumber(args[8]) + tonumber(args[9])
@@ -256,6 +265,7 @@ local function submit(keys, args)
     'base', exact(base), 'weight', args[16], 'costs', table.concat(costs, ' '))
   redis.call('PEXPIRE', request, ttl)
   if lead then redis.call('SET', lead, joining and id or id .. ' ' .. args[15], 'PX', ttl) end
+  note_usage(usage, args[18], #costs, cost)
   raise_load(load, model, lane, tenant, cost, exact(precise_ms()))
   promote(stream, backlog, load, model, lane)
   return {'accepted', id, outstanding + cost, told, ''}

@@ -98,6 +98,9 @@ class Keys:
     def memory_index(self, tenant: str) -> str:
         return f"dragoman:{{{self.tag}}}:memory:{tenant}:index"
 
+    def usage(self, tenant: str, month: str) -> str:
+        return f"dragoman:{{{self.tag}}}:usage:{tenant}:{month}"
+
     def load(self) -> str:
         return f"dragoman:{{{self.tag}}}:load"
 

@@ -1,17 +1,21 @@
 """The API's side of keys and tenants: which key belongs to whom, what a tenant may still use, and
 what it has used."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from broker import functions
+from broker.admission import DAY, MONTH
 from broker.coalescer import Coalescer
 from broker.connection import connect_async, reaching_redis
-from broker.keys import TENANT_KEYS, TENANT_QUOTAS, rate
+from broker.keys import TENANT_KEYS, TENANT_QUOTAS, rate, shard_keys
 from broker.settings import BrokerSettings
 from broker.tenants import KeyEntry, Quota, decode_entry, decode_quota
+from broker.wire import LANES
 
 SECOND_MS = 1_000
 MINUTE_MS = 60_000
@@ -31,6 +35,22 @@ class Refusal(msgspec.Struct, frozen=True):
 
     charge: Charge
     wait_s: float
+
+
+class Amounts(msgspec.Struct, frozen=True):
+    """What a tenant handed in and had queued."""
+
+    requests: int
+    records: int
+    characters: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a tenant has used."""
+
+    today: Amounts
+    month: Amounts
+    outstanding_chars: int  # of one model
 
 
 class Meter:
@@ -65,5 +85,40 @@ class Meter:
         )
         return Refusal(charges[which - 1], wait_ms / 1000) if which else None
 
+    async def usage(self, tenant: str, model: str, now: datetime) -> Usage:
+        """What was used in the day and the month of ``now`` (UTC), over all shards."""
+        lanes = [f"tenant:{model}:{lane}:{tenant}" for lane in LANES]
+        shards = shard_keys(self._settings.shards)
+        with reaching_redis():
+            counts, outstanding = await asyncio.gather(
+                self._of_each(
+                    ("HGETALL", keys.usage(tenant, now.strftime(MONTH))) for keys in shards
+                ),
+                self._of_each(("HMGET", keys.load(), *lanes) for keys in shards),
+            )
+        fields = [item for found in counts for item in _pairs(found)]
+        return Usage(
+            today=_amounts(field for field in fields if field[0] == now.strftime(DAY)),
+            month=_amounts(fields),
+            outstanding_chars=sum(int(cost or 0) for costs in outstanding for cost in costs),
+        )
+
+    async def _of_each(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
+        return await asyncio.gather(*(self._redis.execute(*command) for command in commands))
+
     async def close(self) -> None:
         await self._redis.close()
+
+
+def _pairs(found: Mapping[bytes, bytes]) -> Iterator[tuple[str, str, int]]:
+    """Day, what was counted, and how many, of each field of a usage hash."""
+    for field, count in found.items():
+        day, _, what = field.decode().partition(":")
+        yield day, what, int(count)
+
+
+def _amounts(fields: Iterable[tuple[str, str, int]]) -> Amounts:
+    sums = {"requests": 0, "records": 0, "characters": 0}
+    for _, what, count in fields:
+        sums[what] += count
+    return Amounts(**sums)

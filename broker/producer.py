@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import zlib
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -84,8 +85,9 @@ class Producer:
         keys = self._shard(submission.id)
         if keys is None:
             raise ValueError("the request id was not made by new_request_id")
-        told = admission.arguments(submission, self.settings, self.process, over, refusable)
-        answer = await self._call("submit", admission.names(submission, keys), told)
+        now = datetime.now(UTC)
+        told = admission.arguments(submission, self.settings, self.process, over, refusable, now)
+        answer = await self._call("submit", admission.names(submission, keys, now), told)
         return admission.receipt(submission, answer)
 
     async def _join(self, submission: Submission, request_id: str) -> bool:

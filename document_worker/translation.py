@@ -287,6 +287,8 @@ class Run:
             texts=list(batch.texts),
             deadline_ms=max(1, int(self._left_s() * 1000)),
             kept=True,
+            weight=upload.weight,
+            tenant_cap=upload.tenant_cap,
         )
 
     async def _await_end(self, submission: Submission) -> None:

@@ -79,6 +79,7 @@ CLOSED = [
     ("POST", "/translation"), ("POST", "/jobs"), ("GET", "/jobs/x"), ("DELETE", "/jobs/x"),
     ("GET", "/jobs/x/events"), ("POST", "/documents"), ("GET", "/documents/x"),
     ("DELETE", "/documents/x"), ("GET", "/documents/x/result"), ("GET", "/languages"),
+    ("GET", "/usage"),
 ]  # fmt: skip
 OPEN = ["/healthz", "/readyz", "/metrics", "/", "/assets/page.js", "/docs", "/openapi.json"]
 

@@ -48,6 +48,7 @@ def test_every_route_of_the_contract_is_told() -> None:
         ("/documents/{id}", "delete"),
         ("/documents/{id}/result", "get"),
         ("/languages", "get"),
+        ("/usage", "get"),
         ("/healthz", "get"),
         ("/readyz", "get"),
         ("/metrics", "get"),

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
 from broker.errors import BrokerUnavailable
-from broker.keys import rate
-from broker.meter import MINUTE_MS, SECOND_MS, Charge, Meter
+from broker.keys import rate, shard_keys
+from broker.meter import MINUTE_MS, SECOND_MS, Amounts, Charge, Meter
 from broker.settings import BrokerSettings
 from broker.tenants import Quota, Tenants, key_id
 from tests.redis_server import RedisServer, free_port
@@ -114,3 +115,20 @@ async def test_redis_away_is_said() -> None:
         with pytest.raises(BrokerUnavailable):
             await call
     await meter.close()
+
+
+async def test_a_month_is_the_sum_of_its_days(
+    meter: Meter, broker_settings: BrokerSettings, redis_server: RedisServer
+) -> None:
+    key = shard_keys(1)[0].usage("acme", "2026-02")
+    for day, characters in (("01", 5), ("27", 7), ("28", 9)):
+        redis_server.client.hset(
+            key,
+            mapping={f"{day}:requests": 1, f"{day}:records": 2, f"{day}:characters": characters},
+        )
+    redis_server.client.expire(key, 60)
+    usage = await meter.usage("acme", "small", datetime(2026, 2, 28, tzinfo=UTC))
+    assert usage.today == Amounts(1, 2, 9)
+    assert usage.month == Amounts(3, 6, 21)
+    empty = await meter.usage("acme", "small", datetime(2026, 3, 1, tzinfo=UTC))
+    assert empty.month == Amounts(0, 0, 0)
