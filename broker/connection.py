@@ -1,6 +1,8 @@
 """Connections to Redis: URLs of every supported kind, time-outs, and the edge where redis
 exceptions become the broker's own."""
 
+import os
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +33,9 @@ _PASSING_CLASSES = (
 )
 _PASSING_WORDS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY",
                   "OOM", "MISCONF", "BUSY ")  # fmt: skip
+
+
+_TLS_SCHEMES = ("rediss://", "redis+sentinel+tls://", "redis+cluster+tls://")
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,10 @@ def parse_url(url: str) -> Endpoint:
     if not addresses or (kind == "sentinel" and not path):
         raise BrokerMisconfigured("--redis-url names no host or, for Sentinel, no service")
     options: dict[str, Any] = dict(parse_qsl(parts.query))
+    if user:
+        options["username"] = unquote(user)
     if password:
-        options |= {"username": unquote(user) or None, "password": unquote(password)}
+        options["password"] = unquote(password)
     if tls:
         options["ssl"] = True
     if kind == "sentinel" and len(path) > 1:
@@ -91,13 +98,40 @@ def _options(settings: BrokerSettings, timeout_s: float | None) -> dict[str, Any
     }
     if not settings.redis_url.startswith("unix://"):
         options["socket_keepalive"] = True
+    if settings.redis_user:
+        options["username"] = settings.redis_user
     if settings.redis_password_file:
         try:
             text = Path(settings.redis_password_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BrokerMisconfigured(f"--redis-password-file cannot be read: {error}") from None
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise BrokerMisconfigured(
+                f"--redis-password-file {settings.redis_password_file} cannot be read: {reason}"
+            ) from None
         options["password"] = text.partition("\n")[0].strip()
-    return options
+    return options | _tls(settings)
+
+
+def _tls(settings: BrokerSettings) -> dict[str, str]:
+    """The files of TLS, by redis-py's names for them. Raises BrokerMisconfigured rather than go on
+    without what was asked for."""
+    files = {
+        "ssl_ca_certs": ("--redis-ca-file", settings.redis_ca_file),
+        "ssl_certfile": ("--redis-cert-file", settings.redis_cert_file),
+        "ssl_keyfile": ("--redis-key-file", settings.redis_key_file),
+    }
+    given = {name: path for name, (_, path) in files.items() if path}
+    if not given:
+        return {}
+    if not settings.redis_url.startswith(_TLS_SCHEMES):
+        raise BrokerMisconfigured(
+            f"{files[next(iter(given))][0]} is for TLS, which --redis-url does not ask for: use"
+            " rediss://, redis+sentinel+tls:// or redis+cluster+tls://"
+        )
+    for flag, path in files.values():
+        if path and not os.access(path, os.R_OK):
+            raise BrokerMisconfigured(f"{flag} {path} cannot be read")
+    return given
 
 
 def connect(settings: BrokerSettings, timeout_s: float | None = None) -> Any:
@@ -142,6 +176,8 @@ async def close_async(client: Any) -> None:
 
 def translated(error: BaseException) -> BrokerError:
     """The broker's error for what redis-py raised."""
+    if (refused := _tls_refusal(error)) is not None:
+        return BrokerMisconfigured(refused)
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
         return BrokerMisconfigured(f"Redis refuses this user: {error}")
     if isinstance(error, _PASSING_CLASSES) or str(error).startswith(_PASSING_WORDS):
@@ -151,6 +187,28 @@ def translated(error: BaseException) -> BrokerError:
             return BrokerMisconfigured(f"Redis refuses this user: {error}")
         return BrokerMisconfigured(f"Redis answered with an error: {error}")
     return BrokerUnavailable(f"Redis does not answer: {error or type(error).__name__}")
+
+
+def _tls_refusal(error: BaseException) -> str | None:
+    """What to tell of a connection that one side did not trust; None for any other error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    reason = str(cause or error)
+    if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in reason:
+        return (
+            "the TLS certificate of Redis is not trusted"
+            f" ({getattr(cause, 'verify_message', '') or 'verification failed'}): name the"
+            " certificate it comes from with --redis-ca-file, and Redis as its certificate does"
+        )
+    if "CERTIFICATE_REQUIRED" in reason or "ALERT_UNKNOWN_CA" in reason:
+        return (
+            "Redis asks for a TLS certificate that it trusts: show one with --redis-cert-file and"
+            " --redis-key-file"
+        )
+    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
+        return "Redis does not speak TLS on this port: use its TLS port, or a URL without TLS"
+    return None
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class DocumentSettings:
         "Redis of the documents queue (RQ; no cluster), with a user of its own; empty: that of"
         " --redis-url.",
     )
+    rq_user: str = option("", "Redis user (ACL) of the documents queue.")
+    rq_password_file: str = option("", "File whose first line is that user's password.")
     document_ttl_s: int = option(
         86_400, "How long a document and its result are kept after it has ended."
     )
@@ -389,5 +391,7 @@ def connect_queue(broker: BrokerSettings, settings: DocumentSettings) -> Any:
             "the documents queue (RQ) cannot live on a Redis Cluster: name a single server with"
             " --rq-url (DRAGOMAN_RQ_URL)"
         )
-    password_file = "" if settings.rq_url else broker.redis_password_file
-    return connect(replace(broker, redis_url=url, redis_password_file=password_file))
+    if settings.rq_url or settings.rq_user:  # a user of its own, or none
+        user, password_file = settings.rq_user, settings.rq_password_file
+        broker = replace(broker, redis_user=user, redis_password_file=password_file)
+    return connect(replace(broker, redis_url=url))

@@ -15,7 +15,13 @@ class BrokerSettings:
         "Redis or Valkey: redis://, rediss:// (TLS), unix://, redis+sentinel://host:port,…/service,"
         " redis+cluster://host:port,….",
     )
+    redis_user: str = option("", "Redis user (ACL); empty: the URL's, or the default user.")
     redis_password_file: str = option("", "File whose first line is the Redis password.")
+    redis_ca_file: str = option(
+        "", "Certificates (PEM) that Redis' own must come from, with TLS; empty: the system's."
+    )
+    redis_cert_file: str = option("", "Certificate (PEM) to show to Redis, if it asks for one.")
+    redis_key_file: str = option("", "Key (PEM) of --redis-cert-file.")
     redis_timeout_s: float = option(1.0, "How long one Redis call may take before it is given up.")
     shards: int = option(1, "Independent sets of queues; more than one only pays on a cluster.")
     result_ttl_s: int = option(3600, "How long results stay readable after a request ends.")
@@ -48,3 +54,5 @@ class BrokerSettings:
         for name in (*positive, *more):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0")
+        if bool(self.redis_cert_file) != bool(self.redis_key_file):
+            raise ValueError("--redis-cert-file and --redis-key-file belong together")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from broker import functions, options
+from broker import functions, options, users
 from dragoman import checkpoints, dead_letters, demo, keys, lines, stack, top
 from dragoman.client import DEFAULT_URL, Client
 from dragoman.console import FAILED, broker_settings, complain, readable_errors, say
@@ -299,6 +299,19 @@ def init(context: typer.Context) -> None:
     with readable_errors():
         for line in functions.init(settings):
             say(line)
+
+
+@broker.command("users")
+def write_users(
+    folder: Annotated[Path, typer.Argument(help="Where they are written; made if need be.")],
+) -> None:
+    """Make a password for the Redis user of each tier, and the ACL file that goes with them.
+
+    Passwords that are there already stay.
+    """
+    with readable_errors():
+        for path in users.write(folder):
+            say(str(path))
 
 
 def main() -> None:
