@@ -10,9 +10,9 @@ local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other
 local RATE_SAMPLE_MS = 250    -- completions are averaged over at least this long
 local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving average
 local RATE_TRUSTED_MS = 2000  -- of full load must have been measured before a rate refuses anybody
--- Of the drain rate, what each lane gets at least while both are full: inference_worker/roster.py
--- divides the slots so (of 32 it keeps 7 for bulk).
-local SHARE = {interactive = 25 / 32, bulk = 7 / 32}
+-- Of the drain rate, what each lane gets at least while both are full, as inference_worker/roster.py
+-- divides the slots (benchmarks/fairness.py measures it).
+local SHARE = {interactive = 1 / 2, bulk = 7 / 32}
 local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
 local USAGE_TTL_S = 40 * 86400  -- after a month's last request
 local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',
@@ -114,12 +114,16 @@ local function measure_rate(load, model, cost, full, now)
 end
 
 -- Characters that are done before a record of this score is: what is in the window, and what has a
--- lower score in the backlog, at the lane's mean length; never less than the tenant's own.
-local function characters_before(backlog, stream, score, lane_cost, own)
+-- lower score in the backlog, at the lane's mean length; never less than the tenant's own. And a
+-- batch of all workers: nothing comes out of an engine before the batch it is in, and so it is
+-- with what is in there now.
+local function characters_before(load, model, backlog, stream, score, outstanding, lane_cost, own)
   local window, waiting = redis.call('XLEN', stream), redis.call('ZCARD', backlog)
   if window + waiting == 0 then return own end
+  local mean = lane_cost / (window + waiting)
   local before = window + redis.call('ZCOUNT', backlog, '-inf', exact(score))
-  return math.max(own, math.min(lane_cost, lane_cost * before / (window + waiting)))
+  return math.max(own, math.min(lane_cost, mean * before))
+    + math.min(outstanding, mean * batches(load, model))
 end
 
 -- Seconds until a lane has done so many characters, with the other lane as full as it is now: at
@@ -236,8 +240,8 @@ local function submit(keys, args)
   local base, wait = math.max(number(fields[3], 0), number(fields[4], 0)), nil
   if rate and rate > 0 then
     local lane_cost = number(fields[5], 0)
-    local before = characters_before(backlog, stream, base + cost / weight, lane_cost,
-      number(fields[6], 0))
+    local before = characters_before(load, model, backlog, stream, base + cost / weight, outstanding,
+      lane_cost, number(fields[6], 0))
     wait = seconds(lane, before + cost, outstanding - lane_cost, rate)
   end
   local told = wait and exact(wait) or ''
