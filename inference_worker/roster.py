@@ -59,9 +59,11 @@ class Roster:
             if self._trials:
                 return 0
             load = {name: len(self._waiting[name]) + self._busy[name] for name in LANES}
-            left = self._open(self._slots, sum(load.values()))
             if lane == "interactive":
+                # Bulk work that waits gives way to it, so that it takes no room from it.
+                left = self._open(self._slots, load[lane] + self._busy["bulk"])
                 return max(left, self._reserved - load[lane], 0)
+            left = self._open(self._slots, sum(load.values()))
             if len(self._waiting[lane]) > self._ahead // 2:
                 return 0  # enough to go on with: fewer, larger reads
             own = self._open(self._slots - self._reserved, load[lane])

@@ -56,6 +56,17 @@ def test_interactive_work_alone_may_take_every_slot(draft: Maker) -> None:
     assert roster.room("bulk") == 3
 
 
+def test_bulk_work_that_waits_takes_no_room_from_interactive_work(draft: Maker) -> None:
+    """With both lanes full, what was read of each decides who enters when slots are freed."""
+    roster = Roster(16)
+    roster.add(draft(16).units)
+    roster.add(draft(13, "interactive").units)
+    assert len(lanes(roster, 16)) == 16
+    waiting = roster.waiting
+    assert waiting == 13  # bulk, more than is read ahead
+    assert roster.room("interactive") == 4
+
+
 def test_a_single_slot_serves_both_lanes(draft: Maker) -> None:
     roster = Roster(1)
     assert roster.room("bulk") >= 1
