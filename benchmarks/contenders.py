@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import M2M100ForConditionalGeneration
 
+from benchmarks.ceilings import synchronize
 from benchmarks.exact import drive, generate
 from inference_worker.engine.continuous.checkpoint import Checkpoint
 from inference_worker.engine.continuous.engine import ContinuousEngine
-from inference_worker.engine.continuous.linear import ComputeType
+from inference_worker.engine.continuous.placement import ComputeType
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.ctranslate.engine import open_ctranslate
 from inference_worker.engine.protocol import Sentence
@@ -24,16 +26,23 @@ class Contender:
 
     name: str
     translate: Callable[[Sequence[Sentence]], Lengths]
+    device: str = "cpu"
     cpu_s: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
-    tokens: int = 0
+    lengths: Lengths = field(default_factory=dict)
 
     def measure(self, sentences: Sequence[Sentence]) -> None:
         cpu, wall = time.process_time(), time.perf_counter()
         lengths = self.translate(sentences)
+        synchronize(torch.device(self.device).type)
         self.cpu_s.append(time.process_time() - cpu)
         self.wall_s.append(time.perf_counter() - wall)
-        self.tokens = sum(lengths.values())
+        self.lengths = lengths
+
+    @property
+    def tokens(self) -> int:
+        """Generated in one round."""
+        return sum(self.lengths.values())
 
 
 def by_length(sentences: Sequence[Sentence]) -> list[Sentence]:
@@ -58,15 +67,28 @@ def transformers_static(
         return lengths
 
     order = "as they come" if in_order else "sorted"
-    return Contender(f"transformers float32, static, {order}", translate)
+    kind = str(model.dtype).removeprefix("torch.")
+    return Contender(f"transformers {kind}, static, {order}", translate, str(model.device))
 
 
 def ctranslate(
-    directory: Path, cache: Path, rules: Rules, width: int, compute_type: str, threads: int
+    directory: Path,
+    cache: Path,
+    rules: Rules,
+    width: int,
+    compute_type: str,
+    threads: int,
+    device: str = "cpu",
 ) -> Contender:
     """CTranslate2 on batches of ``width`` sorted by length; it drops rows that have finished."""
     engine = open_ctranslate(
-        directory, rules, cache=cache, batch=width, compute_type=compute_type, threads=threads
+        directory,
+        rules,
+        cache=cache,
+        batch=width,
+        compute_type=compute_type,
+        device=device,
+        threads=threads,
     )
 
     def translate(sentences: Sequence[Sentence]) -> Lengths:
@@ -77,7 +99,7 @@ def ctranslate(
                 lengths[one.key] = len(one.hypotheses[0].tokens) + 2
         return lengths
 
-    return Contender(f"CTranslate2 {compute_type}, sorted, shrinking", translate)
+    return Contender(f"CTranslate2 {compute_type}, sorted, shrinking", translate, device)
 
 
 @dataclass
@@ -119,7 +141,21 @@ class Continuous:
 
 
 def continuous(
-    checkpoint: Checkpoint, rules: Rules, width: int, compute_type: ComputeType
+    checkpoint: Checkpoint,
+    rules: Rules,
+    width: int,
+    compute_type: ComputeType,
+    device: str = "cpu",
+    source_tokens: int | None = None,
 ) -> tuple[Contender, Continuous]:
-    runner = Continuous(ContinuousEngine(checkpoint, rules, width=width, compute_type=compute_type))
-    return Contender(f"continuous {compute_type}", runner.flow), runner
+    runner = Continuous(
+        ContinuousEngine(
+            checkpoint,
+            rules,
+            width=width,
+            compute_type=compute_type,
+            device=device,
+            source_tokens=source_tokens,
+        )
+    )
+    return Contender(f"continuous {compute_type}", runner.flow, device), runner

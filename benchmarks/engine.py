@@ -1,11 +1,13 @@
 """The continuous engine against transformers and CTranslate2, as ratios on the same sentences.
 
     python -m benchmarks.engine [--model small|418m] [--cells 16x1,32x1,16x5] [--rounds 3]
+    python -m benchmarks.engine --device cuda --model 418m --cells 1x1,64x1,256x1,64x5,256x5
 
 ``418m`` is the shape of facebook/m2m100_418M with weights that give the outputs planned lengths
 (benchmarks/countdown.py). A cell is slots × beams. The contenders of a cell take turns within each
 round, so that a busy machine disturbs all of them; each one's median round counts. Ratios are given
-in CPU time of this process and in wall time: with one thread they should agree.
+in CPU time of this process and in wall time: with one thread they should agree. On a GPU wall time
+counts, transformers computes in bfloat16, and the floor that the device sets is given too.
 """
 
 import argparse
@@ -16,12 +18,20 @@ from pathlib import Path
 import torch
 import transformers
 
-from benchmarks.contenders import Contender, continuous, ctranslate, transformers_static
+from benchmarks.ceilings import decoding_floor_s, measure_ceilings
+from benchmarks.contenders import (
+    Contender,
+    Continuous,
+    continuous,
+    ctranslate,
+    transformers_static,
+)
 from benchmarks.countdown import Size, countdown_sentences, write_countdown
 from benchmarks.exact import load_model
-from benchmarks.workload import MIXES, SMALL, planned_lengths, small_sentences
-from inference_worker.engine.continuous.checkpoint import load_checkpoint
+from benchmarks.workload import MIXES, SMALL, SOURCE_TOKENS_MAX, planned_lengths, small_sentences
+from inference_worker.engine.continuous.checkpoint import Checkpoint, load_checkpoint
 from inference_worker.engine.continuous.linear import usable
+from inference_worker.engine.continuous.placement import DTYPES
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.protocol import Sentence
 
@@ -32,6 +42,7 @@ BASELINES = ("transformers", "CTranslate2")
 
 def main() -> int:
     given = arguments()
+    given.types = given.types or ("float32,bfloat16,int8" if given.device == "cpu" else "bfloat16")
     torch.set_num_threads(given.threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -57,7 +68,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=("small", "418m"), default="small")
     parser.add_argument("--mixes", default=",".join(MIXES))
     parser.add_argument("--cells", default="16x1,32x1,16x5", help="slots x beams, with commas")
-    parser.add_argument("--types", default="float32,bfloat16,int8", help="of the engine")
+    parser.add_argument("--types", help="of the engine: float32,bfloat16,int8; bfloat16 on a GPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sentences", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -89,12 +101,18 @@ def run_cell(
     runners = {}
     contenders = []
     for compute_type in given.types.split(","):
-        if usable(compute_type):
-            contender, runners[contender.name] = continuous(checkpoint, rules, width, compute_type)
+        if usable(compute_type, given.device):
+            contender, runners[contender.name] = continuous(
+                checkpoint, rules, width, compute_type, given.device, SOURCE_TOKENS_MAX + 1
+            )
             contenders.append(contender)
-    model = load_model(directory)
-    contenders.append(transformers_static(model, rules, width, in_order=False))
-    contenders.append(ctranslate(directory, given.cache, rules, width, "int8", given.threads))
+    halved = given.device != "cpu"
+    model = load_model(directory, given.device, torch.bfloat16 if halved else torch.float32)
+    contenders.append(transformers_static(model, rules, width, in_order=halved))
+    yardstick = "float16" if halved else "int8"
+    contenders.append(
+        ctranslate(directory, given.cache, rules, width, yardstick, given.threads, given.device)
+    )
     for contender in contenders:
         contender.translate(sentences[:WARM_UP])
     for _ in range(given.rounds):
@@ -105,10 +123,37 @@ def run_cell(
         runner = runners.get(contender.name)
         notes = "".join(ratio(base, contender) for base in contenders if is_baseline(base))
         if runner:
-            per_step = 1e3 * statistics.median(contender.cpu_s) / runner.engine.steps
-            notes += f"  slots used {runner.utilisation():.3f}, saturated {runner.saturated:.3f}"
-            notes += f", {per_step:.1f} ms a step"
+            notes += of_engine(contender, runner)
+            if halved:
+                notes += of_floor(checkpoint, contender, sentences, width, rules.beams)
         print(f"  {row(contender)}{notes}", flush=True)
+
+
+def of_engine(contender: Contender, runner: Continuous) -> str:
+    per_step = 1e3 * statistics.median(contender.wall_s) / runner.engine.steps
+    used = f"  slots used {runner.utilisation():.3f}, saturated {runner.saturated:.3f}"
+    return f"{used}, {per_step:.1f} ms a step"
+
+
+def of_floor(
+    checkpoint: Checkpoint, contender: Contender, sentences: list[Sentence], width: int, beams: int
+) -> str:
+    """What share of the time the device could not have done without."""
+    dtype = DTYPES[contender.name.split()[1]]
+    ceilings = measure_ceilings(contender.device, dtype)
+    floor_s = decoding_floor_s(
+        checkpoint,
+        sentences,
+        [contender.lengths[sentence.key] for sentence in sentences],
+        width=width,
+        beams=beams,
+        itemsize=dtype.itemsize,
+        ceilings=ceilings,
+    )
+    return (
+        f"  {floor_s / statistics.median(contender.wall_s):.0%} of the floor"
+        f" ({ceilings.bytes_per_s / 1e9:.0f} GB/s, {ceilings.operations_per_s / 1e12:.0f} TFLOP/s)"
+    )
 
 
 def is_baseline(contender: Contender) -> bool:

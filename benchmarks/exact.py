@@ -1,12 +1,13 @@
 """Compares the continuous engine with transformers' ``generate``, token for token, in float32.
 
-    python -m benchmarks.exact [--cases 2000] [--seed 0]
+    python -m benchmarks.exact [--cases 2000] [--seed 0] [--device cpu|cuda]
 
 A case is one sentence under one set of rules on one model. The reference is ``generate`` on padded
 batches, target languages mixed. The engine gets the sentences in another order, at a random width,
-in random gulps, and some are cancelled half-way. Where the two differ, ``generate`` runs once more
-on that sentence alone: if its own answer changes with the batch width, the case is excused and
-counted, otherwise it is a failure. Exits 1 on any failure.
+in random gulps, and some are cancelled half-way; some engines run in the fixed shapes of a GPU.
+Where the two differ, ``generate`` runs once more on that sentence alone: if its own answer changes
+with the batch width, the case is excused and counted, otherwise it is a failure. Exits 1 on any
+failure.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, M2M100ForConditio
 
 from inference_worker.engine.continuous.checkpoint import load_checkpoint
 from inference_worker.engine.continuous.engine import ContinuousEngine
+from inference_worker.engine.continuous.graphs import Replay
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 
@@ -104,9 +106,11 @@ def write_random_checkpoint(shape: Shape, directory: Path) -> None:
     model.save_pretrained(directory)
 
 
-def load_model(directory: Path) -> M2M100ForConditionalGeneration:
-    """transformers' model in float32, without the decoding rules its checkpoint ships."""
-    model = M2M100ForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
+def load_model(
+    directory: Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> M2M100ForConditionalGeneration:
+    """transformers' model, without the decoding rules its checkpoint ships."""
+    model = M2M100ForConditionalGeneration.from_pretrained(directory, dtype=dtype).eval().to(device)
     model.generation_config = transformers.GenerationConfig(
         decoder_start_token_id=END, eos_token_id=END, pad_token_id=PAD
     )
@@ -136,7 +140,7 @@ class ForcedLanguages(LogitsProcessor):  # type: ignore[misc]
         if input_ids.shape[1] > 1:
             return scores
         forced = torch.full_like(scores, float("-inf"))
-        return forced.scatter_(1, self._languages[:, None], 0.0)
+        return forced.scatter_(1, self._languages[:, None].to(scores.device), 0.0)
 
 
 def generate(
@@ -145,7 +149,8 @@ def generate(
     """What transformers answers for one padded batch of sentences that may repeat the same n-grams.
     Greedy search has no scores: 0."""
     longest = max(len(sentence.source) for sentence in sentences)
-    ids = torch.tensor([[*s.source, *[PAD] * (longest - len(s.source))] for s in sentences])
+    rows = [[*s.source, *[PAD] * (longest - len(s.source))] for s in sentences]
+    ids = torch.tensor(rows, device=model.device)
     languages = [sentence.target_language for sentence in sentences]
     with torch.inference_mode():
         answer = model.generate(
@@ -216,6 +221,11 @@ def drive(
     return answers
 
 
+def run_again(run: Replay) -> Replay:
+    """A CUDA graph on a CPU: what was captured runs again, as it was captured."""
+    return run
+
+
 def same(found: tuple[Hypothesis, ...], wanted: tuple[Hypothesis, ...], scored: bool) -> bool:
     """Whether the tokens are equal, and the scores as nearly as float32 sums allow."""
     return len(found) == len(wanted) and all(
@@ -250,13 +260,21 @@ def gulps_of(sentences: Sequence[Sentence], rng: random.Random) -> Iterator[list
         left = left[size:]
 
 
-def check(directory: Path, rules: Rules, count: int, rng: random.Random) -> dict[str, int]:
+def check(
+    directory: Path, rules: Rules, count: int, rng: random.Random, device: str
+) -> dict[str, int]:
     """Runs ``count`` sentences of one model under one set of rules and counts the verdicts."""
-    model = load_model(directory)
+    model = load_model(directory, device)
     vocabulary = json.loads((directory / "config.json").read_text("utf-8"))["vocab_size"]
     sentences = make_sentences(vocabulary, count, rng)
     wanted = reference(model, rules, sentences)
-    engine = ContinuousEngine(load_checkpoint(directory), rules, width=rng.choice((1, 2, 3, 7, 16)))
+    engine = ContinuousEngine(
+        load_checkpoint(directory),
+        rules,
+        width=rng.choice((1, 2, 3, 7, 16)),
+        device=device,
+        capture=rng.choice((None, run_again)) if device == "cpu" else None,
+    )
     dropped = rng.sample(range(count), count // 10)
     cancelled = {rng.randrange(1, 40): [key] for key in dropped}
     found = drive(engine, gulps_of(sentences, rng), cancelled)
@@ -275,6 +293,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exact", description=__doc__)
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of the engine")
     given = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -287,7 +306,7 @@ def main() -> int:
             write_random_checkpoint(shape, Path(room) / shape.name)
         for directory in (SMALL, *(Path(room) / shape.name for shape in SHAPES)):
             for rules in RULES:
-                tally = check(directory, rules, each + each // 8, rng)
+                tally = check(directory, rules, each + each // 8, rng, given.device)
                 total = {name: total[name] + tally[name] for name in total}
             print(f"{directory.name:6} {total} so far, {time.monotonic() - started:.0f} s")
     print(f"total  {total} over {sum(total.values()) - total['cancelled']} cases")

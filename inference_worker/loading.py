@@ -14,7 +14,7 @@ from inference_worker.draft import LanguageModel
 from inference_worker.engine.continuous.rules import Rules, shipped_rules
 from inference_worker.engine.protocol import Engine
 from inference_worker.hang import Watchdog
-from inference_worker.settings import SLOTS, DeviceError, WorkerSettings
+from inference_worker.settings import SLOTS, SLOTS_CUDA, DeviceError, WorkerSettings
 from inference_worker.tokens import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -73,19 +73,22 @@ def _open_continuous(
 
     from inference_worker.engine.continuous.engine import MemoryBudgetTooSmall, open_engine
     from inference_worker.engine.continuous.linear import usable
+    from inference_worker.engine.continuous.placement import memory_here_mib
 
     torch.set_num_threads(settings.threads_here())
-    if not usable(choice.compute_type):  # type: ignore[arg-type]
+    if not usable(choice.compute_type, choice.device):  # type: ignore[arg-type]
         raise DeviceError(
-            f"--compute-type {choice.compute_type}: this CPU or PyTorch cannot; use float32"
+            f"--compute-type {choice.compute_type}: this {choice.device.upper()} or PyTorch cannot;"
+            " use float32"
         )
     try:
         return open_engine(
             folder,
             rules,
-            memory_mib=settings.memory_mib,
-            width=settings.slots or SLOTS,
+            memory_mib=settings.memory_mib or memory_here_mib(choice.device),
+            width=settings.slots or (SLOTS if choice.device == "cpu" else SLOTS_CUDA),
             compute_type=choice.compute_type,  # type: ignore[arg-type]
+            device=choice.device,
             source_tokens=max(SOURCE_ROOM * settings.max_source_tokens, LEAST_SOURCE_ROOM_TOKENS),
         )
     except MemoryBudgetTooSmall as error:

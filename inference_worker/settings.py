@@ -12,6 +12,7 @@ CACHE_DIR = "~/.cache/dragoman"
 # tokens a batch and halve at 2,048. A GPU wants as much as fits; this leaves room on 16 GB.
 BATCH_TOKENS_CPU = 512
 BATCH_TOKENS_CUDA = 8_192
+SLOTS_CUDA = 256  # of the torch engine on a GPU
 SLOTS = 32  # of the other engines: more slots gain little and cost memory (benchmarks/engine.py)
 LEAST_SOURCE_TOKENS = 8  # language, end, and something to say
 MOST_SOURCE_TOKENS = 1_024  # positions of M2M100
@@ -34,7 +35,7 @@ class WorkerSettings:
     device: str = option("auto", "Where the model runs.", choices=("auto", "cpu", "cuda"))
     engine: str = option(
         "auto",
-        "What translates: ctranslate2, torch (continuous batching, CPUs) or generate"
+        "What translates: ctranslate2, torch (continuous batching) or generate"
         " (transformers' own); auto takes the fastest one that is installed.",
         choices=("auto", "torch", "ctranslate2", "generate"),
     )
@@ -47,12 +48,17 @@ class WorkerSettings:
     beams: int = option(5, "Beams of the search; 1 is greedy, faster and a little worse.")
     slots: int = option(
         0,
-        "Sentences translated at once; 0: 32, and with generate an eighth of --batch-tokens.",
+        "Sentences translated at once; 0: 32 (256 with torch on a GPU), and with generate an"
+        " eighth of --batch-tokens.",
     )
     batch_tokens: int = option(
         0, "Padded source tokens of a batch of generate; 0: 512 on a CPU, 8192 on a GPU."
     )
-    memory_mib: int = option(4096, "What weights and caches of the torch engine may take, in MiB.")
+    memory_mib: int = option(
+        0,
+        "What weights and caches of the torch engine may take, in MiB; 0: 4096 on a CPU, four"
+        " fifths of what is free on a GPU.",
+    )
     length_bound: float = option(
         0.0,
         "Tokens of output per token of input at most, so that a repetition loop costs little; 0:"
@@ -73,10 +79,10 @@ class WorkerSettings:
     connect_s: float = option(60.0, "How long to wait for Redis at the start before giving up.")
 
     def __post_init__(self) -> None:
-        for name in ("beams", "memory_mib"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if self.beams < 1:
+            raise ValueError("--beams must be at least 1")
         for name in (
+            "memory_mib",
             "batch_tokens",
             "slots",
             "length_bound",

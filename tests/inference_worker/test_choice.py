@@ -40,6 +40,8 @@ def test_what_is_asked_for_is_taken() -> None:
     asked = chosen(machine, engine="torch", device="cpu", compute_type="bfloat16")
     assert shape(asked) == ("torch", "cpu", "bfloat16")
     assert asked.reason == "asked for"
+    on_gpu = chosen(Machine(ALL, gpu=True, gpu_bfloat16=True), engine="torch")
+    assert shape(on_gpu) == ("torch", "cuda", "bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_what_is_asked_for_is_taken() -> None:
         ({"device": "cuda"}, ALL, False, "use --device cpu"),
         ({"engine": "torch"}, {"ctranslate2"}, False, r"pip install 'dragoman\[worker\]'"),
         ({"engine": "ctranslate2"}, {"torch"}, False, r"pip install 'dragoman\[cpu\]'"),
-        ({"engine": "torch", "device": "cuda"}, ALL, True, "on CPUs only"),
+        ({"engine": "torch", "compute_type": "int8"}, ALL, True, "float16 on cuda"),
         ({"engine": "torch", "compute_type": "float16"}, ALL, False, "float32, bfloat16, int8"),
         ({"engine": "generate", "compute_type": "int8"}, ALL, False, "generate engine has"),
         ({"compute_type": "bfloat16"}, ALL, True, "use float16"),

@@ -90,7 +90,7 @@ def test_missing_weights_are_not_made_up(copy: Path, engine: str) -> None:
         {"hang_s": 0.0},
         {"max_source_tokens": 4},
         {"grace_s": -1.0},
-        {"memory_mib": 0},
+        {"memory_mib": -1},
         {"length_bound": -1.0},
     ],
 )

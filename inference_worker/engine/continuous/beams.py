@@ -10,6 +10,9 @@ Nothing here reads a tensor back to the host except the answer "which groups are
 are never copied about: a history of (parent, token) per step is walked back when a group retires.
 """
 
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
 import torch
 from torch import Tensor
 
@@ -41,6 +44,9 @@ class Beams:
         self.tokens, self.positions = whole(*shape), whole(*shape)  # what the next step runs on
         self._scores = torch.full(shape, NEVER, device=device)
         self._lengths, self._limits, self._languages = whole(width), whole(width), whole(width)
+        # Whether somebody is in a slot and not done: a group that is done stays as it is, since the
+        # host may come to read it some steps later.
+        self._alive = torch.zeros(width, dtype=torch.bool, device=device)
         self._numbers = torch.arange(width, device=device)
         self._history = whole(width, rules.max_length, beams)  # per step: parent and token, packed
         self._best_scores = torch.full(shape, NEVER, device=device)  # finished hypotheses
@@ -53,20 +59,32 @@ class Beams:
         self._never = rules.early_stopping == "never" and rules.length_penalty > 0
         self._guard = RepeatGuard(rules, width, device)
 
-    def place(self, slot: Slot) -> None:
-        """Starts a group. With beams, beam 0 holds the start token and beam 1 the forced language
+    def place(self, slots: Sequence[Slot]) -> None:
+        """Starts groups. With beams, beam 0 holds the start token and beam 1 the forced language
         token, whose log-probability is 0 by definition: the search begins from beam 1. A greedy
         group has one row; its first step is spent on the start token."""
-        index, language = slot.index, slot.sentence.target_language
+        index, languages, lengths, limits, ngrams = self.tokens.new_tensor(
+            [
+                (
+                    slot.index,
+                    slot.sentence.target_language,
+                    slot.length,
+                    slot.limit,
+                    self._rules.ngram(slot.sentence),
+                )
+                for slot in slots
+            ]
+        ).unbind(1)
         leader = 0 if self._rules.beams == 1 else 1
         self.tokens[index], self.positions[index] = self._start, 0
         if leader:
-            self.tokens[index, leader], self.positions[index, leader] = language, 1
+            self.tokens[index, leader], self.positions[index, leader] = languages, 1
         self._scores[index], self._best_scores[index] = NEVER, NEVER
         self._scores[index, leader] = 0
-        self._lengths[index], self._limits[index] = slot.length, slot.limit
-        self._languages[index] = language
-        self._guard.place(index, self._start, language, self._rules.ngram(slot.sentence))
+        self._lengths[index], self._limits[index] = lengths, limits
+        self._languages[index] = languages
+        self._alive[index] = True
+        self._guard.place(index, self._start, languages, ngrams)
 
     def banned(self, slots: Slots, ngram: int, width: int) -> Tensor | None:
         """Tokens that must not come next, bool [groups × beams, ``width``]; None if all may.
@@ -84,12 +102,13 @@ class Beams:
         [groups × beams, 2K], which may be overwritten. Returns the parents of the beams that go on
         [groups, beams] and which groups are done [groups].
         """
-        lengths = self._lengths[slots]
+        lengths, alive = self._lengths[slots], self._alive[slots]
         totals, parents, tokens = self._continuations(slots, values, tokens, lengths)
         at_limit = lengths + 1 >= self._limits[slots]
         ends = tokens.eq(self._end) | at_limit[:, None]
         scores, order = totals.masked_fill(ends, NEVER).topk(self._rules.beams, dim=1)
-        worst = self._keep_finished(slots, totals, parents, tokens, ends, lengths)
+        kept = ends & alive[:, None]
+        worst = self._keep_finished(slots, totals, parents, tokens, kept, lengths)
 
         parents, tokens = parents.gather(1, order), tokens.gather(1, order)
         packed = parents * self._vocabulary + tokens
@@ -102,9 +121,10 @@ class Beams:
             done |= worst > NEVER
 
         self._scores[slots] = scores
-        self.tokens[slots] = tokens
+        self.tokens[slots] = torch.where(alive[:, None], tokens, self.tokens[slots])
         self.positions[slots] = lengths[:, None]
-        self._lengths[slots] += 1  # last: ``lengths`` may be a view of it
+        self._lengths[slots] += alive  # last: ``lengths`` and ``alive`` may be views
+        self._alive[slots] = alive & ~done
         return parents, done
 
     def _continuations(
@@ -146,17 +166,25 @@ class Beams:
         """How many selections lie behind groups of these lengths."""
         return lengths - (1 if self._rules.beams == 1 else 2)
 
-    def outcome(self, slot: Slot) -> tuple[Hypothesis, ...]:
-        """The finished hypotheses of a group that is done, best first."""
+    def outcomes(self, slots: Sequence[Slot]) -> list[tuple[Hypothesis, ...]]:
+        """The finished hypotheses of groups that are done, best first."""
+        index = self.tokens.new_tensor([slot.index for slot in slots])
+        longest = max(slot.steps for slot in slots)
+        histories = self._history[index, :longest].tolist()
+        scores, best = self._best_scores[index].tolist(), self._best[index].tolist()
+        return [
+            self._hypotheses(history[: slot.steps], zip(*kept, strict=True))
+            for slot, history, *kept in zip(slots, histories, scores, best, strict=True)
+        ]
+
+    def _hypotheses(
+        self, history: Sequence[Sequence[int]], kept: Iterable[tuple[float, int]]
+    ) -> tuple[Hypothesis, ...]:
         beams, skipped = self._rules.beams, 1 if self._rules.beams == 1 else 0
-        history = self._history[slot.index, : slot.steps].tolist()
         parents = [[packed // self._vocabulary for packed in step] for step in history]
         tokens = [[packed % self._vocabulary for packed in step] for step in history]
         found = []
-        kept = zip(
-            self._best_scores[slot.index].tolist(), self._best[slot.index].tolist(), strict=True
-        )
-        for score, packed in list(kept)[: self._rules.hypotheses]:
+        for score, packed in islice(kept, self._rules.hypotheses):
             if score == NEVER:
                 break
             place, last = divmod(packed, self._vocabulary)

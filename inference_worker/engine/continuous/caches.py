@@ -9,11 +9,15 @@ cells of a slot are seldom touched and their pages seldom become resident.
 Cross-attention keys belong to the source sentence and are stored once per group.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from inference_worker.engine.continuous.architecture import Architecture
+from inference_worker.engine.continuous.placement import Placement
 from inference_worker.engine.continuous.rules import Rules
+from inference_worker.engine.continuous.slots import Slot
 
 Slots = (
     Tensor | slice
@@ -26,10 +30,10 @@ FLOAT_BYTES, INDEX_BYTES = 4, 8
 class Caches:
     """Self- and cross-attention keys and values for ``width`` slots, and their masks.
 
-    ``own[layer]``: [slots, 2, heads, cells, head width]; ``cross[layer]``: the same over source
-    positions. ``ancestry``: [slots, beams, cells] and ``source_mask``: [slots, 1, 1, sources] are
-    added to attention scores, 0 or −inf. All of these are of ``dtype``. ``next_cells``:
-    [slots, beams], where each beam's next token goes.
+    ``own[layer]``: [slots, 2, heads, cells, head width]; ``cross``: [slots, layers, 2, heads,
+    sources, head width]. ``ancestry``: [slots, beams, cells] and ``source_mask``: [slots, 1, 1,
+    sources] are added to attention scores, 0 or −inf. All of these are of the placement's format
+    for keys. ``next_cells``: [slots, beams], where each beam's next token goes.
     """
 
     def __init__(
@@ -38,28 +42,31 @@ class Caches:
         rules: Rules,
         width: int,
         source_tokens: int,
-        dtype: torch.dtype,
-        device: torch.device,
+        placement: Placement,
     ) -> None:
+        device, dtype = placement.device, placement.keys
         heads = architecture.decoder_heads
         self.beams, self.dtype = rules.beams, dtype
         self.cells = cells_per_slot(rules)
         self._head_width = architecture.width // heads
         layers = range(architecture.decoder_layers)
 
-        def room(positions: int) -> Tensor:  # zeros: even a masked value must be a number
-            shape = (width, 2, heads, positions, self._head_width)
-            return torch.zeros(shape, dtype=dtype, device=device)
+        def room(*shape: int) -> Tensor:  # zeros: even a masked value must be a number
+            return torch.zeros((width, *shape, self._head_width), dtype=dtype, device=device)
 
         def mask(*shape: int) -> Tensor:
             return torch.full(shape, MASKED, dtype=dtype, device=device)
 
-        self.own = [room(self.cells) for _ in layers]
-        self.cross = [room(source_tokens) for _ in layers]
+        self.own = [room(2, heads, self.cells) for _ in layers]
+        self.cross = room(len(layers), 2, heads, source_tokens)
         self.ancestry = mask(width, rules.beams, self.cells)
         self.source_mask = mask(width, 1, 1, source_tokens)
         self.next_cells = torch.zeros((width, rules.beams), dtype=torch.int64, device=device)
         self._beam_numbers = torch.arange(rules.beams, device=device)
+        self._source_numbers = torch.arange(source_tokens, device=device)
+        self._first_ancestry = mask(rules.beams, self.cells)
+        self._first_ancestry[:, 0] = 0
+        self._first_ancestry[self._beam_numbers, self._beam_numbers] = 0
         # Rows of ``own[layer]`` seen as [-1, head width]: where slot, key or value, head begin.
         parts = torch.arange(2 * heads, device=device) * self.cells
         slots = torch.arange(width, device=device) * (2 * heads * self.cells)
@@ -67,23 +74,23 @@ class Caches:
         self._ranks = torch.arange(1, rules.beams + 1, device=device).expand(width, -1).contiguous()
         self._rows = torch.arange(width * rules.beams, device=device).view(width, rules.beams)
 
-    def place(self, slot: int, keys_values: Tensor) -> int:
-        """Gives a slot a new sentence: its cross keys [layers, 2, heads, sources, head width].
+    def place(self, slots: Sequence[Slot], keys_values: Sequence[Tensor]) -> None:
+        """Gives slots new sentences: their cross keys [layers, 2, heads, sources, head width].
 
-        Its first cells are one per beam, and every beam sees the first beam's cell and its own: so
-        the start token on beam 0 is the past of the language token on beam 1. Returns how many
-        cells that is.
+        The first cells of a slot are one per beam, and every beam sees the first beam's cell and
+        its own: so the start token on beam 0 is the past of the language token on beam 1.
         """
-        sources = keys_values.shape[3]
-        for cache, layer in zip(self.cross, keys_values, strict=True):
-            cache[slot, :, :, :sources] = layer
-        self.source_mask[slot] = MASKED
-        self.source_mask[slot, ..., :sources] = 0
-        self.ancestry[slot] = MASKED
-        self.ancestry[slot, :, 0] = 0
-        self.ancestry[slot, self._beam_numbers, self._beam_numbers] = 0
-        self.next_cells[slot] = self._beam_numbers
-        return self.beams
+        for slot, keys in zip(slots, keys_values, strict=True):
+            self.cross[slot.index, ..., : slot.sources, :] = keys
+            slot.cells = self.beams
+        index, sources = self.next_cells.new_tensor(
+            [[slot.index for slot in slots], [slot.sources for slot in slots]]
+        )
+        unseen = self._source_numbers >= sources[:, None]
+        masks = torch.zeros_like(unseen, dtype=self.dtype).masked_fill_(unseen, MASKED)
+        self.source_mask[index] = masks[:, None, None]
+        self.ancestry[index] = self._first_ancestry
+        self.next_cells[index] = self._beam_numbers
 
     def write_index(self, slots: Slots) -> Tensor:
         """Where this step writes: rows of ``own[layer]`` seen as [-1, head width], in the order of
@@ -110,6 +117,7 @@ class Caches:
         inherited = inherited.view(groups, self.beams, reach)
         dead = inherited.amax(dim=1).ne(0).cumsum(dim=1)
         cells = torch.searchsorted(dead, self._ranks[:groups])
+        cells.clamp_(max=reach - 1)  # only groups that nobody is in can be beyond
         inherited.scatter_(2, cells[:, :, None], 0)
         ancestry.index_copy_(0, rows.view(-1), inherited.flatten(0, 1))
         self.next_cells[slots] = cells

@@ -10,7 +10,8 @@ from torch.nn import functional
 from inference_worker.engine.continuous.caches import Caches
 from inference_worker.engine.continuous.checkpoint import Checkpoint
 from inference_worker.engine.continuous.layers import Embedding, Norm, joint, layer_names
-from inference_worker.engine.continuous.linear import ComputeType, Linear
+from inference_worker.engine.continuous.linear import Linear
+from inference_worker.engine.continuous.placement import Placement
 from inference_worker.engine.continuous.schedule import Segment
 
 
@@ -30,27 +31,27 @@ class DecoderLayer:
 class Decoder:
     """Decoder stack."""
 
-    def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
+    def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
         architecture, weights = checkpoint.architecture, checkpoint.weights
-        self._embedding = Embedding(checkpoint, "decoder", compute_type)
+        self._embedding = Embedding(checkpoint, "decoder", placement)
         self._heads = architecture.decoder_heads
         self._layers = []
         for name in layer_names("decoder", architecture.decoder_layers):
             own, cross = f"{name}.self_attn", f"{name}.encoder_attn"
             self._layers.append(
                 DecoderLayer(
-                    Norm(weights, f"{name}.self_attn_layer_norm"),
-                    joint(weights, [f"{own}.{part}_proj" for part in "qkv"], compute_type),
-                    joint(weights, [f"{own}.out_proj"], compute_type),
-                    Norm(weights, f"{name}.encoder_attn_layer_norm"),
-                    joint(weights, [f"{cross}.q_proj"], compute_type),
-                    joint(weights, [f"{cross}.out_proj"], compute_type),
-                    Norm(weights, f"{name}.final_layer_norm"),
-                    joint(weights, [f"{name}.fc1"], compute_type),
-                    joint(weights, [f"{name}.fc2"], compute_type),
+                    Norm(weights, f"{name}.self_attn_layer_norm", placement),
+                    joint(weights, [f"{own}.{part}_proj" for part in "qkv"], placement),
+                    joint(weights, [f"{own}.out_proj"], placement),
+                    Norm(weights, f"{name}.encoder_attn_layer_norm", placement),
+                    joint(weights, [f"{cross}.q_proj"], placement),
+                    joint(weights, [f"{cross}.out_proj"], placement),
+                    Norm(weights, f"{name}.final_layer_norm", placement),
+                    joint(weights, [f"{name}.fc1"], placement),
+                    joint(weights, [f"{name}.fc2"], placement),
                 )
             )
-        self._norm = Norm(weights, "model.decoder.layer_norm")
+        self._norm = Norm(weights, "model.decoder.layer_norm", placement)
 
     def forward(
         self,
@@ -100,7 +101,7 @@ class Decoder:
         grouped = self._by_head(queries.to(caches.dtype), beams)
         parts = []
         for segment in segments:
-            keys, values = caches.cross[layer][segment.slots, :, :, : segment.sources].unbind(1)
+            keys, values = caches.cross[segment.slots, layer, :, :, : segment.sources].unbind(1)
             mask = caches.source_mask[segment.slots, ..., : segment.sources]
             mask = mask.expand(-1, -1, beams, -1)
             parts.append(attend(grouped[segment.rows], keys, values, mask))

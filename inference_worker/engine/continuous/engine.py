@@ -6,16 +6,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inference_worker.engine.continuous.answers import Answer, Answers
 from inference_worker.engine.continuous.beams import Beams
 from inference_worker.engine.continuous.caches import Caches, Slots, slot_bytes
 from inference_worker.engine.continuous.checkpoint import Checkpoint, load_checkpoint
 from inference_worker.engine.continuous.decoder import Decoder
 from inference_worker.engine.continuous.encoder import Encoder
+from inference_worker.engine.continuous.graphs import Capture, Graphs, cuda_capture
 from inference_worker.engine.continuous.head import VocabularyHead
-from inference_worker.engine.continuous.linear import ComputeType, cache_dtype
+from inference_worker.engine.continuous.placement import DTYPES, ComputeType, place
+from inference_worker.engine.continuous.plans import Buckets, Plan, compact
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.continuous.schedule import Scheduler
-from inference_worker.engine.continuous.slots import Slot
+from inference_worker.engine.continuous.streams import Beside, Pending
 from inference_worker.engine.protocol import Finished, Sentence
 
 MIB = 2**20
@@ -45,7 +48,9 @@ class ContinuousEngine:
         source_tokens: int | None = None,
         compute_type: ComputeType = "float32",
         device: str = "cpu",
+        capture: Capture | None = None,
     ) -> None:
+        """``capture`` makes steps of fixed shapes and replays them, which is what a GPU does."""
         self.device = device
         self.source_tokens = source_tokens or checkpoint.architecture.positions
         self.width = width  # beam groups decoded at once
@@ -53,11 +58,13 @@ class ContinuousEngine:
         self.steps = 0  # decode steps so far, and the slots that were occupied in them
         self.occupied_slots = 0
         self._architecture = checkpoint.architecture
-        self._cache_dtype = cache_dtype(compute_type)
+        self._placement = place(compute_type, device)
+        on_cuda = self._placement.device.type == "cuda"
+        self._capture = cuda_capture() if capture is None and on_cuda else capture
         with torch.inference_mode():
-            self._encoder = Encoder(checkpoint, compute_type)
-            self._decoder = Decoder(checkpoint, compute_type)
-            self._head = VocabularyHead(checkpoint, compute_type)
+            self._encoder = Encoder(checkpoint, self._placement, padded=self._fixed_shapes)
+            self._decoder = Decoder(checkpoint, self._placement)
+            self._head = VocabularyHead(checkpoint, self._placement)
             self._rebuild()
 
     @property
@@ -85,58 +92,76 @@ class ContinuousEngine:
         return []
 
     def _step(self) -> list[Finished]:
-        occupied = self._schedule()
-        slots = index_of(occupied)
-        states = self._run(occupied, slots)
-        done = self._select(occupied, slots, states)
-        return [self._retire(slot) for slot in done]
+        plan = self._schedule()
+        answer = self._graphs.replay(plan)
+        if answer is None:  # no such step was captured; on CPUs none ever is
+            states = self._run(plan)
+            answer = self._select(plan, states)
+        return self._retire(self._answers.exchange(plan, answer))
 
-    def _schedule(self) -> list[Slot]:
-        """Encodes a micro-batch if one is due, fills free slots; returns the occupied ones."""
+    def _schedule(self) -> Plan:
+        """Encodes a micro-batch if one is due and fills free slots."""
         batch = self._scheduler.micro_batch()
         if batch:
-            encoded = self._encoder.encode([sentence.source for sentence in batch])
+            sources = [sentence.source for sentence in batch]
+            encoded = self._beside.run(lambda: self._encoder.encode(sources))
             for sentence, keys_values in zip(batch, encoded, strict=True):
                 self._encoded[sentence.key] = keys_values
-        for slot in self._scheduler.place():
-            slot.cells = self._caches.place(slot.index, self._encoded.pop(slot.sentence.key))
-            self._beams.place(slot)
-        return self._scheduler.table.occupied()
-
-    def _run(self, occupied: list[Slot], slots: Slots) -> Tensor:
-        """One token on every beam of every occupied slot → states [groups × beams, model width]."""
+        if placed := self._scheduler.place():
+            keys = [self._encoded.pop(slot.sentence.key).take() for slot in placed]
+            self._caches.place(placed, keys)
+            self._beams.place(placed)
+        occupied = self._scheduler.table.occupied()
         self.steps += 1
         self.occupied_slots += len(occupied)
+        if self._fixed_shapes:
+            return self._buckets.plan(occupied)
+        return compact(occupied, self._scheduler.segments(occupied), self.rules)
+
+    def _run(self, plan: Plan) -> Tensor:
+        """One token on every beam of every slot → states [groups × beams, model width]."""
+        slots = self._index(plan)
         return self._decoder.forward(
             self._beams.tokens[slots].flatten(),
             self._beams.positions[slots].flatten(),
             self._caches,
             self._caches.write_index(slots),
-            self._scheduler.segments(occupied),
+            plan.segments,
         )
 
-    def _select(self, occupied: list[Slot], slots: Slots, states: Tensor) -> list[Slot]:
-        """Chooses the next token of every beam; returns the slots whose search is done."""
-        ngram = max(self.rules.ngram(slot.sentence) for slot in occupied)
-        banned = self._beams.banned(slots, ngram, self._head.padded_vocabulary)
+    def _select(self, plan: Plan, states: Tensor) -> Tensor:
+        """Chooses the next token of every beam; returns which groups are done and the highest cell
+        that each took, [2, slots]. Like ``_run`` it asks the device nothing."""
+        slots = self._index(plan)
+        banned = self._beams.banned(slots, plan.ngram, self._head.padded_vocabulary)
         values, tokens = self._head.top(states, 2 * self.rules.beams, banned)
-        parents, done = self._beams.select(slots, ngram, values, tokens)
-        cells = self._caches.branch(slots, parents, max(slot.cells for slot in occupied))
-        answers = zip(occupied, done.tolist(), cells.amax(dim=1).tolist(), strict=True)
-        finished = []
-        for slot, is_done, highest in answers:
-            if is_done:
-                finished.append(slot)
-            slot.steps += 1
-            slot.length += 1
-            slot.cells = max(slot.cells, highest + 1)
-        return finished
+        parents, done = self._beams.select(slots, plan.ngram, values, tokens)
+        cells = self._caches.branch(slots, parents, plan.used)
+        return torch.stack([done.to(cells.dtype), cells.amax(dim=1)])
 
-    def _retire(self, slot: Slot) -> Finished:
-        """Reads a finished group's hypotheses and frees its slot for the next step."""
-        hypotheses = self._beams.outcome(slot)
-        self._scheduler.table.release(slot)
-        return Finished(slot.sentence.key, hypotheses)
+    def _retire(self, answers: Sequence[Answer]) -> list[Finished]:
+        """Takes note of answers, reads the hypotheses of the groups that are done and frees their
+        slots. A slot may have been freed since its answer was on its way."""
+        table, done = self._scheduler.table, []
+        for slot, is_done, highest in answers:
+            if not table.holds(slot):
+                continue
+            slot.steps += 1
+            slot.cells = max(slot.cells, highest + 1)
+            if is_done:
+                done.append(slot)
+                table.release(slot)
+        if not done:
+            return []
+        with self._answers.reading():
+            found = self._beams.outcomes(done)
+        return [Finished(slot.sentence.key, each) for slot, each in zip(done, found, strict=True)]
+
+    def _index(self, plan: Plan) -> Slots:
+        """The slots of a plan as an index; a range copies nothing."""
+        if isinstance(plan.slots, range):
+            return slice(plan.slots.start, plan.slots.stop)
+        return torch.tensor(plan.slots, device=self._placement.device)
 
     def drop(self, keys: Collection[int]) -> None:
         self._scheduler.drop(keys)
@@ -149,28 +174,31 @@ class ContinuousEngine:
 
     def _rebuild(self) -> None:
         """Forgets every sentence and makes caches for ``width`` slots."""
-        architecture, rules, device = self._architecture, self.rules, torch.device(self.device)
-        self._encoded: dict[int, Tensor] = {}  # cross keys and values of sentences without a slot
+        architecture, rules, device = self._architecture, self.rules, self._placement.device
+        self._encoded: dict[int, Pending] = {}  # cross keys and values of sentences without a slot
         self._scheduler = Scheduler(self.width, rules, LAUNCH_KEYS // architecture.width)
-        self._caches = Caches(
-            architecture, rules, self.width, self.source_tokens, self._cache_dtype, device
-        )
+        self._caches = Caches(architecture, rules, self.width, self.source_tokens, self._placement)
         self._beams = Beams(architecture, rules, self.width, device)
+        self._beside = Beside(device)
+        self._answers = Answers(late=self._fixed_shapes, device=device)
+        self._buckets = Buckets(self.width, self._caches.cells, self.source_tokens, rules)
+        self._graphs = Graphs()
+        if self._capture:
+            self._graphs.capture(self._both, self._buckets.all(), self._capture)
+
+    def _both(self, plan: Plan) -> Tensor:
+        return self._select(plan, self._run(plan))
+
+    @property
+    def _fixed_shapes(self) -> bool:
+        return self._capture is not None
 
     def _halve(self) -> None:
         inside = self._scheduler.inside()
         self.width //= 2
-        del self._caches, self._beams
+        del self._caches, self._beams, self._graphs
         self.reset()
         self._scheduler.admit(inside)
-
-
-def index_of(occupied: Sequence[Slot]) -> Slots:
-    """Occupied slots as an index: a range, which copies nothing, where they lie together."""
-    first, last = occupied[0].index, occupied[-1].index
-    if last - first + 1 == len(occupied):
-        return slice(first, last + 1)
-    return torch.tensor([slot.index for slot in occupied])
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -190,6 +218,7 @@ def open_engine(
     memory_mib: int,
     width: int,
     compute_type: ComputeType,
+    device: str = "cpu",
     source_tokens: int | None = None,
 ) -> ContinuousEngine:
     """An engine with as many slots as ``memory_mib`` holds, at most ``width``.
@@ -202,7 +231,9 @@ def open_engine(
     checkpoint = load_checkpoint(directory)
     positions = checkpoint.architecture.positions
     source_tokens = min(source_tokens or positions, positions)
-    each = slot_bytes(checkpoint.architecture, rules, source_tokens, cache_dtype(compute_type))
+    each = slot_bytes(
+        checkpoint.architecture, rules, source_tokens, place(compute_type, device).keys
+    )
     weights = weight_bytes(checkpoint, compute_type)
     affordable = (memory_mib * MIB - weights) // each
     if affordable < 1:
@@ -216,13 +247,14 @@ def open_engine(
         width=min(width, affordable),
         source_tokens=source_tokens,
         compute_type=compute_type,
+        device=device,
     )
 
 
 def weight_bytes(checkpoint: Checkpoint, compute_type: ComputeType) -> int:
     """What the weights take once packed; a tied embedding table is held twice, once to look up
     tokens and once packed as the output projection."""
-    each = {"float32": 4, "bfloat16": 2, "int8": 1}[compute_type]
+    each = 1 if compute_type == "int8" else DTYPES[compute_type].itemsize
     table = checkpoint.table("lm_head").numel()
     weights = sum(weight.numel() for weight in checkpoint.weights.values())
     return weights * each + table * max(2, each)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference_worker.engine.continuous.checkpoint import Checkpoint
-from inference_worker.engine.continuous.linear import ComputeType, make_linear
+from inference_worker.engine.continuous.linear import make_linear
+from inference_worker.engine.continuous.placement import Placement
 
 BLOCK = 128  # tokens per block
 PART_TOKENS = 8_192  # 64 blocks; 16 rows of logits are half a MiB
@@ -23,14 +24,14 @@ class VocabularyHead:
     """Hidden states to candidates. The vocabulary is padded to whole blocks with tokens whose
     logit is −inf."""
 
-    def __init__(self, checkpoint: Checkpoint, compute_type: ComputeType) -> None:
+    def __init__(self, checkpoint: Checkpoint, placement: Placement) -> None:
         weight = checkpoint.table("lm_head")
         missing = -len(weight) % BLOCK
         bias = torch.zeros(len(weight) + missing)
         bias[len(weight) :] = BANNED
         weight = functional.pad(weight, (0, 0, 0, missing))
         self._parts = [
-            make_linear(part, part_bias, compute_type)
+            make_linear(part, part_bias, placement)
             for part, part_bias in zip(
                 torch.split(weight, PART_TOKENS), torch.split(bias, PART_TOKENS), strict=True
             )
@@ -50,7 +51,7 @@ class VocabularyHead:
         first = 0
         operand = self._parts[0].prepare(states)  # of one compute type, so it suits every part
         for part in self._parts:
-            logits = part.multiply(operand)
+            logits = part.multiply(operand).float()
             ban = None if banned is None else banned[:, first : first + logits.shape[1]]
             best, found, high, total = reduce_part(logits, count, ban)
             values.append(best)

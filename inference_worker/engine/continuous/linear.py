@@ -11,13 +11,12 @@ falls back to the ordinary operator where they are missing.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-ComputeType = Literal["float32", "bfloat16", "int8"]
+from inference_worker.engine.continuous.placement import DTYPES, ComputeType, Placement, place
 
 ROWS_HINT = 64  # rows a packed layout is tuned for
 # Rows are padded to a multiple of this where numbers are rounded anyway: the matrix units work on
@@ -38,8 +37,8 @@ class Operand:
 
 
 class Linear:
-    """[rows, inputs] → [rows, outputs], both float32. Layers with the same inputs may share one
-    ``prepare``: the vocabulary is multiplied in parts."""
+    """[rows, inputs] → [rows, outputs], both of the placement's states. Layers with the same inputs
+    may share one ``prepare``: the vocabulary is multiplied in parts."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         return self.multiply(self.prepare(rows))
@@ -52,10 +51,16 @@ class Linear:
 
 
 class PlainLinear(Linear):
-    """float32 through the ordinary operator, on any device."""
+    """The ordinary operator, in any floating format on any device."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight.float().contiguous(), bias.float()
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> None:
+        self.weight, self.bias = weight.to(device, dtype).contiguous(), bias.to(device, dtype)
 
     def multiply(self, operand: Operand) -> Tensor:
         return functional.linear(operand.rows, self.weight, self.bias)
@@ -133,8 +138,11 @@ def whole_tiles(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, missing)) if missing else rows
 
 
-def make_linear(weight: Tensor, bias: Tensor, compute_type: ComputeType) -> Linear:
+def make_linear(weight: Tensor, bias: Tensor, placement: Placement) -> Linear:
     """A linear layer over ``weight`` [outputs, inputs] and ``bias`` [outputs]."""
+    compute_type = placement.compute_type
+    if placement.device.type != "cpu":
+        return PlainLinear(weight, bias, DTYPES[compute_type], placement.device)
     if compute_type == "int8":
         return Int8Linear(weight, bias)
     if compute_type == "bfloat16":
@@ -142,23 +150,16 @@ def make_linear(weight: Tensor, bias: Tensor, compute_type: ComputeType) -> Line
     return PackedLinear(weight, bias) if packs() else PlainLinear(weight, bias)
 
 
-def usable(compute_type: ComputeType) -> bool:
+def usable(compute_type: ComputeType, device: str = "cpu") -> bool:
     """Whether this machine computes in ``compute_type``, found out by doing it once."""
-    if compute_type == "float32":
-        return True
-    weight = torch.eye(64)
     try:
-        product = make_linear(weight, torch.zeros(64), compute_type)(weight)
-    except (RuntimeError, AttributeError, NotImplementedError):
+        placement = place(compute_type, device)
+        weight = torch.eye(64, device=placement.device, dtype=placement.states)
+        bias = torch.zeros(64, device=placement.device)
+        product = make_linear(weight, bias, placement)(weight)
+    except (RuntimeError, AttributeError, NotImplementedError, ValueError):
         return False
     return bool(torch.allclose(product, weight, atol=0.02))
-
-
-def cache_dtype(compute_type: ComputeType) -> torch.dtype:
-    """How keys and values are kept: rounded, at half the memory traffic, where the rest is rounded
-    too and the CPU multiplies bfloat16 natively."""
-    native = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.bfloat16 if compute_type != "float32" and native else torch.float32
 
 
 @cache

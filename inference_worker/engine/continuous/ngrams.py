@@ -22,9 +22,10 @@ class RepeatGuard:
         self._sizes = torch.zeros(width, dtype=torch.int64, device=device)
         self._columns = torch.arange(rules.max_length + 1, device=device)
 
-    def place(self, slot: int, start: int, language: int, size: int) -> None:
-        self._sequences[slot, :, 0], self._sequences[slot, :, 1] = start, language
-        self._sizes[slot] = size
+    def place(self, slots: Tensor, start: int, languages: Tensor, sizes: Tensor) -> None:
+        self._sequences[slots, :, 0] = start
+        self._sequences[slots, :, 1] = languages[:, None]
+        self._sizes[slots] = sizes
 
     def banned(self, slots: Slots, lengths: Tensor, longest: int, width: int) -> Tensor:
         """Which tokens each row must not choose, bool [groups × beams, ``width``].

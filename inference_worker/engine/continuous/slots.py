@@ -51,6 +51,10 @@ class SlotTable:
         slot = self._taken[index] = Slot(index, sentence, length, limit)
         return slot
 
+    def holds(self, slot: Slot) -> bool:
+        """Whether a slot is still its sentence's."""
+        return self._taken.get(slot.index) is slot
+
     def release(self, slot: Slot) -> None:
         del self._taken[slot.index]
         heapq.heappush(self._free, slot.index)

@@ -12,6 +12,7 @@ from transformers import M2M100ForConditionalGeneration
 from benchmarks.exact import SHAPES, load_model, write_random_checkpoint
 from inference_worker.engine.continuous.checkpoint import Checkpoint, load_checkpoint
 from inference_worker.engine.continuous.engine import ContinuousEngine
+from inference_worker.engine.continuous.graphs import Capture
 from inference_worker.engine.continuous.rules import Rules
 
 MakeEngine = Callable[..., ContinuousEngine]
@@ -48,9 +49,11 @@ def model(directories: dict[str, Path]) -> Callable[[str], M2M100ForConditionalG
 
 @pytest.fixture
 def make_engine(checkpoint: Callable[[str], Checkpoint]) -> MakeEngine:
-    """``make_engine(name, rules, width=…)``"""
+    """``make_engine(name, rules, width=…, capture=…)``"""
 
-    def make(name: str, rules: Rules, width: int = 4) -> ContinuousEngine:
-        return ContinuousEngine(checkpoint(name), rules, width=width)
+    def make(
+        name: str, rules: Rules, width: int = 4, capture: Capture | None = None
+    ) -> ContinuousEngine:
+        return ContinuousEngine(checkpoint(name), rules, width=width, capture=capture)
 
     return make

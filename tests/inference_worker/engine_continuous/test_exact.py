@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.exact import RULES, drive, make_sentences, reference, verdict
+from benchmarks.exact import RULES, drive, make_sentences, reference, run_again, verdict
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.protocol import Hypothesis
 
@@ -23,7 +23,7 @@ _answers: dict[tuple[str, Rules], dict[int, tuple[Hypothesis, ...]]] = {}
 
 @pytest.mark.parametrize(("name", "rules"), PAIRS)
 @settings(
-    max_examples=2,
+    max_examples=3,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # a mismatch says enough without being shrunk
@@ -46,7 +46,9 @@ def test_equals_transformers(
     dropped = data.draw(st.dictionaries(st.integers(1, 30), st.integers(0, CASES - 1), max_size=2))
     width = data.draw(st.sampled_from((1, 2, 3, 5, 16)), label="width")
 
-    engine = make_engine(name, rules, width)
+    capture = data.draw(st.sampled_from((None, run_again)), label="replayed in fixed shapes")
+
+    engine = make_engine(name, rules, width, capture=capture)
     found = drive(engine, [*gulps, order], {step: [key] for step, key in dropped.items()})
 
     assert {sentence.key for sentence in sentences} - set(found) <= set(dropped.values())

@@ -8,6 +8,7 @@ from torch.nn import functional
 from inference_worker.engine.continuous import head
 from inference_worker.engine.continuous.checkpoint import Checkpoint
 from inference_worker.engine.continuous.head import BLOCK, VocabularyHead
+from inference_worker.engine.continuous.placement import place
 
 
 def make_head(
@@ -17,7 +18,7 @@ def make_head(
     flat = checkpoint("flat")
     weight = torch.randn(tokens, flat.architecture.width)
     changed = replace(flat, weights=flat.weights | {"lm_head.weight": weight})
-    return VocabularyHead(changed, "float32"), weight
+    return VocabularyHead(changed, place("float32")), weight
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import torch
 from benchmarks.exact import drive
 from inference_worker.engine.continuous.checkpoint import load_checkpoint
 from inference_worker.engine.continuous.engine import ContinuousEngine
-from inference_worker.engine.continuous.linear import ComputeType, PlainLinear, make_linear, usable
+from inference_worker.engine.continuous.linear import PlainLinear, make_linear, usable
+from inference_worker.engine.continuous.placement import ComputeType, place
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.protocol import Sentence
 from inference_worker.tokens import Vocabulary
@@ -23,7 +24,7 @@ def test_approximates_the_plain_product(compute_type: ComputeType, rows: int) ->
     weight, bias, inputs = torch.randn(96, 64), torch.randn(96), torch.randn(rows, 64)
     wanted = PlainLinear(weight, bias)(inputs)
 
-    found = make_linear(weight, bias, compute_type)(inputs)
+    found = make_linear(weight, bias, place(compute_type))(inputs)
 
     assert found.dtype == torch.float32
     assert float((found - wanted).abs().max() / wanted.abs().max()) < TOLERANCE[compute_type]
@@ -33,7 +34,7 @@ def test_an_int8_row_does_not_depend_on_its_neighbours() -> None:
     if not usable("int8"):
         pytest.skip("this machine has no int8")
     torch.manual_seed(1)
-    linear = make_linear(torch.randn(96, 64), torch.randn(96), "int8")
+    linear = make_linear(torch.randn(96, 64), torch.randn(96), place("int8"))
     rows = torch.randn(8, 64)
     rows[3] *= 1000
 
@@ -47,7 +48,7 @@ def test_a_row_of_zeros_yields_the_bias() -> None:
     bias = torch.randn(96)
     for compute_type in ("float32", "int8"):
         if usable(compute_type):
-            found = make_linear(torch.randn(96, 64), bias, compute_type)(torch.zeros(1, 64))
+            found = make_linear(torch.randn(96, 64), bias, place(compute_type))(torch.zeros(1, 64))
             torch.testing.assert_close(found[0], bias)
 
 
