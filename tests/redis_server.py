@@ -76,9 +76,10 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> "RedisServer":
+    def start(self, timeout_s: float = 20.0) -> "RedisServer":
+        """Returns when it answers, its data loaded."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        wait_until(self._answers, description="the Redis server answers")
+        wait_until(self._answers, description="the Redis server answers", timeout_s=timeout_s)
         return self
 
     def _answers(self) -> bool:

@@ -107,6 +107,7 @@ def report(ledger: Ledger, cluster: Cluster, faults: Faults, took_s: float) -> N
     print("\nfaults injected")
     for kind in KINDS:
         print(f"  {faults.done[kind]:6}  {kind}")
+    print(f"  {faults.missed:6}  that could not be injected")
     print(f"  {cluster.restarts:6}  processes started again\n\nrequests")
     for name in sorted(ledger.counts):
         print(f"  {ledger.counts[name]:9,}  {name}")
@@ -114,7 +115,8 @@ def report(ledger: Ledger, cluster: Cluster, faults: Faults, took_s: float) -> N
     print(
         f"\n{checked:,} records checked in {took_s:.0f} s ({checked / took_s:,.0f} a second);"
         f" {sum(entry.size for entry in ledger.lost):,} lost,"
-        f" {sum('different results' in line for line in ledger.violations)} contradictory"
+        f" {sum('different results' in line for line in ledger.violations)} contradictory;"
+        f" the slowest request took {ledger.slowest_s:.0f} s"
     )
     for line in ledger.violations[:MOST_SHOWN]:
         print(f"VIOLATION: {line}")

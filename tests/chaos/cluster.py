@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx
+import redis
 
 from tests.chaos.partition import Partition
 from tests.chaos.rollout import ROOT, next_version
@@ -35,7 +36,7 @@ class Shape:
     lease_s: float = 3.0
     heartbeat_s: float = 0.5
     hang_s: float = 3.0
-    result_ttl_s: int = 300
+    result_ttl_s: int = 150
 
 
 @dataclass
@@ -114,6 +115,8 @@ class Cluster:
         self.redis = RedisServer(
             aof=True, extra=("--appendfsync", "always", "--auto-aof-rewrite-min-size", "16mb")
         )
+        self.redis.client.close()
+        self.redis.client = redis.Redis(port=self.redis.port, socket_timeout=60, protocol=2)
         self.partition = Partition(self.redis.port)
         self.apis: list[Member] = []
         self.workers: list[Member] = []

@@ -16,6 +16,7 @@ from tests.chaos.callers import Callers
 from tests.chaos.cluster import Cluster, Member
 
 AWAY_S = 2.5  # longer than a Redis call may take
+LOADING_S = 300.0  # a long run has a large file
 QUIET_S = 15.0  # of load after the last fault, in which suspects get their turn
 JITTER = 0.5  # of the time between two faults
 
@@ -67,6 +68,7 @@ class Faults:
 
     def __init__(self, cluster: Cluster, callers: Callers) -> None:
         self.done: Counter[str] = Counter()
+        self.missed = 0  # that Redis was too busy to suffer
         self._cluster = cluster
         self._callers = callers
         self._redis: Any = redis.asyncio.Redis(port=cluster.redis.port, protocol=2)
@@ -100,11 +102,15 @@ class Faults:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with (self._cluster.directory / "faults.log").open("a", encoding="utf-8") as log:
             log.write(f"{moment} {fault.kind} ({fault.pick})\n")
-        if fault.kind.startswith("poison: "):
-            self._callers.poison.append(fault.kind.removeprefix("poison: "))
+        try:
+            if fault.kind.startswith("poison: "):
+                self._callers.poison.append(fault.kind.removeprefix("poison: "))
+            else:
+                await self._acts[fault.kind](fault.pick)
+        except redis.RedisError:
+            self.missed += 1
         else:
-            await self._acts[fault.kind](fault.pick)
-        self.done[fault.kind] += 1
+            self.done[fault.kind] += 1
 
     # ── Workers and API processes ────────────────────────────────────────────────────────────
 
@@ -145,7 +151,7 @@ class Faults:
     async def _kill_redis(self, pick: int) -> None:
         async with self._one_at_redis:
             await asyncio.to_thread(self._cluster.redis.kill)
-            await asyncio.to_thread(self._cluster.redis.start)
+            await asyncio.to_thread(self._cluster.redis.start, LOADING_S)
 
     async def _freeze_redis(self, pick: int) -> None:
         async with self._one_at_redis:

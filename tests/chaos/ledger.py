@@ -1,6 +1,7 @@
 """The client's own books: what was accepted, what it must come back as, and what did not."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ class Entry:
     location: str = ""  # once a server gave one
     accepted: bool = False
     cancelled: bool = False
+    opened_s: float = field(default_factory=time.monotonic)
     answer: int | None = None  # a digest of the first answer that was complete
 
     def text(self, index: int) -> str:
@@ -44,6 +46,7 @@ class Ledger:
         self.planted: dict[str, str] = {}  # text of a poison record → its kind
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.slowest_s = 0.0  # from the first call to the first complete answer
 
     def open(self, size: int, poison: str = "", key: bool = False) -> Entry:
         """A new request; poison goes in the middle of its neighbours."""
@@ -81,6 +84,7 @@ class Ledger:
         digest = hash(tuple(record.get("text") for record in result))
         if entry.answer is None:
             entry.answer = digest
+            self.slowest_s = max(self.slowest_s, time.monotonic() - entry.opened_s)
             self.counts["records checked"] += entry.size
         else:
             self.counts["records read again"] += entry.size

@@ -20,7 +20,7 @@ from inference_worker.settings import WorkerSettings
 from inference_worker.tokens import Vocabulary
 
 MODEL = "small"
-SLOTS = 256
+SLOTS = 64
 STEP_S = 0.005
 CRASHED = 66  # exit status of a worker that its record ended
 POISON = ("raise", "hang", "crash")  # last words of texts that do so
