@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from api import document_schemas
+from broker.warnings import MEANING
 from broker.wire import ErrorCode, State
 
 MAX_RECORDS = 1_000
@@ -99,7 +100,18 @@ class RecordResult(msgspec.Struct, frozen=True, omit_defaults=True):
         ]
         | UnsetType
     ) = UNSET
-    warnings: list[str] | UnsetType = UNSET
+    warnings: (
+        Annotated[
+            list[str],
+            Meta(
+                description="What the service's own checks remark, one string each: a code, a"
+                " colon, a sentence. Codes do not change between releases. "
+                + "; ".join(f"`{code}`: {meaning}" for code, meaning in MEANING.items())
+                + "."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class TranslationResult(msgspec.Struct, frozen=True):

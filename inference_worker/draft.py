@@ -1,12 +1,16 @@
 """A record while it is translated: its sentences on the way in, its text on the way out."""
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 
 from broker.memory import Name
+from broker.warnings import MEANING, Code, warning
 from broker.wire import Delivery, Details, ErrorCode, Failure, Lane, Outcome
 from inference_worker.engine.protocol import Sentence
 from inference_worker.normalisation import normalised
+from inference_worker.quality.review import Case, Reading, Reviewer, SelfCheck
 from inference_worker.segments import Segments, split
 from inference_worker.tokens import Vocabulary
 
@@ -21,11 +25,17 @@ class LanguageModel:
     max_source_tokens: int
     max_length: int  # generated tokens at most; start, language and end included
     recipe: str = ""  # what else decides a translation: engine, number format, decoding rules
+    self_check: SelfCheck = "off"
 
-    @property
-    def longest(self) -> int:
-        """Tokens of a translation that was cut off rather than ended."""
-        return self.max_length - 2
+    @cached_property
+    def reviewer(self) -> Reviewer:
+        """Who judges what the model says."""
+        return Reviewer(
+            self.vocabulary,
+            self.self_check,
+            longest=self.max_length - 2,  # start and language are not in a hypothesis
+            most_tokens=self.max_source_tokens,
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,6 +65,7 @@ class Unit:
     sentence: Sentence
     lane: Lane
     spots: list[Spot]
+    case: Case  # what its translation is judged by
     name: Name | None = None  # equal for sentences that have the same translation, if any has one
 
 
@@ -80,21 +91,16 @@ class Draft:
         self.coalesced = 0
         self._model = model
         self._texts: list[str | None] = []
-        self._cut = 0
-        unknown = 0
-        for at, text in enumerate(segments.sentences):
-            encoded = model.vocabulary.encode(normalised(text), record.source)
-            unknown += encoded.unknown
+        self._remarks: Counter[Code] = Counter()  # sentences by what there is to say of them
+        languages = record.source, record.target
+        for at, text in enumerate(map(normalised, segments.sentences)):
+            encoded = model.vocabulary.encode(text, record.source)
             target = model.vocabulary.language(record.target)
             sentence = Sentence(first_key + at, encoded.ids, target)
-            self.units.append(Unit(sentence, record.lane, [Spot(self, at)]))
+            case = Case(text, languages, encoded.unknown)
+            self.units.append(Unit(sentence, record.lane, [Spot(self, at)], case))
             self._texts.append(None)
         self._left = len(self.units)
-        if unknown:
-            self.warnings.append(
-                f"{unknown} pieces of the text are unknown to the model: the translation may"
-                " lack them"
-            )
 
     @property
     def done(self) -> bool:
@@ -106,28 +112,27 @@ class Draft:
         """Whether a sentence has been in the engine."""
         return self.admitted_s is not None
 
-    def settle(self, at: int, text: str, *, cut: bool = False, ended_s: float = 0.0) -> None:
-        """Takes the translation of one sentence; ``cut`` says that it reached the length limit,
-        ``ended_s`` when it left the engine."""
+    def settle(self, at: int, text: str) -> None:
+        """Takes the translation of one sentence."""
         if self._texts[at] is None:
             self._left -= 1
         self._texts[at] = text
-        self._cut += cut
+
+    def settle_reading(self, at: int, reading: Reading, ended_s: float) -> None:
+        """Takes the translation of one sentence that left the engine at ``ended_s``, and what is to
+        be said of it."""
+        self.settle(at, reading.text)
+        self._remarks.update(reading.findings.keys())
+        self._remarks["mended"] += reading.mended
         self.ended_s = max(self.ended_s, ended_s)
 
     def outcome(self, worker: str) -> Outcome:
         """The record's translation; only once ``done``."""
         texts = [text or "" for text in self._texts]
         text = self.segments.join(texts, self.delivery.record.target)
-        warnings = list(self.warnings)
-        if self._cut:
-            warnings.append(
-                f"{self._cut} sentences reached the limit of {self._model.max_length} tokens and"
-                " may be incomplete"
-            )
-        return Outcome(text=text, details=self._details(worker, warnings))
+        return Outcome(text=text, details=self._details(worker))
 
-    def _details(self, worker: str, warnings: list[str]) -> Details:
+    def _details(self, worker: str) -> Details:
         spent_s = 0.0
         if self.admitted_s is not None:
             spent_s = max(0.0, self.ended_s - self.admitted_s)
@@ -140,9 +145,16 @@ class Draft:
             queue_ms=float(max(0, delivery.read_ms - delivery.record.accepted_ms)),
             tokenize_ms=round(self.tokenize_ms, 3),
             inference_ms=round(spent_s * 1000, 3),
-            warnings=warnings,
             cached=self.cached,
             coalesced=self.coalesced,
+            warnings=[
+                *self.warnings,
+                *(
+                    warning(code, self._remarks[code], len(self.units))
+                    for code in MEANING
+                    if self._remarks[code]
+                ),
+            ],
         )
 
 
@@ -155,7 +167,7 @@ def prepared(delivery: Delivery, model: LanguageModel, first_key: int) -> Draft:
     record = delivery.record
     if record.source == record.target:
         draft = Draft(delivery, Segments(record.source, (), (record.text,)), model, first_key)
-        draft.warnings.append("source and target language are the same: not translated")
+        draft.warnings.append(warning("same_language", 1, 1))
         return draft
     count, limit = model.vocabulary.count, model.max_source_tokens
     segments = split(record.text, record.source, count, limit)

@@ -51,7 +51,9 @@ def load(
         vocabulary=Vocabulary(checkpoint.folder),
         max_source_tokens=settings.max_source_tokens,
         max_length=rules.max_length,
-        recipe=f"{choice.engine} {choice.device} {choice.compute_type} {rules}",
+        recipe=f"{choice.engine} {choice.device} {choice.compute_type} {rules}"
+        f" {settings.self_check}",
+        self_check=settings.self_check,  # type: ignore[arg-type]
     )
     return model, engine
 
@@ -63,6 +65,7 @@ def rules_of(folder: Path, settings: WorkerSettings) -> Rules:
         shipped,
         length_bound=settings.length_bound,
         no_repeat_ngram=settings.no_repeat_ngram or shipped.no_repeat_ngram,
+        hypotheses=settings.beams if settings.self_check == "retry" else 1,
     )
 
 

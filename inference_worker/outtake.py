@@ -3,7 +3,7 @@ thread and a connection of its own, so that the next step runs while the last on
 
 import queue
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from broker.wire import Completion, Delivery, ErrorCode, Outcome
@@ -11,7 +11,9 @@ from inference_worker.draft import Draft, LanguageModel, Unit, failure
 from inference_worker.engine.protocol import Hypothesis
 from inference_worker.holdings import Holdings
 from inference_worker.memory import SentenceMemory
+from inference_worker.quality.review import Again
 from inference_worker.rate import Rate
+from inference_worker.roster import Roster
 
 
 class Sink(Protocol):
@@ -47,12 +49,14 @@ class Outtake:
     def __init__(
         self,
         consumer: Sink,
+        roster: Roster,
         holdings: Holdings,
         model: LanguageModel,
         rate: Rate,
         memory: SentenceMemory | None,
     ) -> None:
         self._consumer = consumer
+        self._roster = roster
         self._holdings = holdings
         self._model = model
         self._rate = rate
@@ -114,22 +118,27 @@ class Outtake:
         ]
 
     def _settle(self, translated: Translated) -> list[Draft]:
-        """Puts a translation where it belongs; returns the drafts that this concerns.
-
-        The place to look at a translation before anybody sees it: the text, all hypotheses and the
-        source (``segments.sentences[at]`` of the draft) are at hand, and the sentence is in nobody
-        else's. To have it translated once more, give the unit another ``sentence``, hand it to the
-        roster again, settle nothing and return no draft.
-        """
-        best = translated.hypotheses[0]
-        text = self._model.vocabulary.decode(best.tokens)
-        cut = len(best.tokens) >= self._model.longest
+        """Puts a translation where it belongs, unless it is worth a second try; returns the drafts
+        that this concerns."""
         unit = translated.unit
-        if self._memory and unit.name and not cut:
-            self._memory.note(unit.name, text)
+        reading = self._model.reviewer.review(unit.case, translated.hypotheses)
+        if isinstance(reading, Again):
+            self._try(unit, reading)
+            return []
+        if self._memory and unit.name and reading.clean:
+            self._memory.note(unit.name, reading.text)
         for spot in unit.spots:
-            spot.draft.settle(spot.at, text, cut=cut, ended_s=translated.ended_s)
+            spot.draft.settle_reading(spot.at, reading, translated.ended_s)
         return list(dict.fromkeys(spot.draft for spot in unit.spots))
+
+    def _try(self, unit: Unit, again: Again) -> None:
+        """Hands a sentence to the engine once more."""
+        unit.case = again.case
+        unit.sentence = replace(unit.sentence, source=again.source, no_repeat_ngram=again.ngram)
+        if any(spot.draft.delivery.attempts > 1 for spot in unit.spots):
+            self._roster.try_apart([unit])
+        else:
+            self._roster.add([unit])
 
     def _write(self, ends: Sequence[End]) -> None:
         """Waits for Redis if need be, and gives up only when told to."""

@@ -68,6 +68,12 @@ class WorkerSettings:
         0,
         "Length of token sequences that may not come twice in a sentence; 0: any.",
     )
+    self_check: str = option(
+        "retry",
+        "What is done about translations that loop, lost something or are in a wrong script: off,"
+        " report (in the details' warnings), or retry (once more, the better is kept).",
+        choices=("off", "report", "retry"),
+    )
     max_source_tokens: int = option(
         128, "Longer sentences are translated in parts; M2M100 was trained on single sentences."
     )

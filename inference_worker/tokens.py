@@ -102,6 +102,22 @@ class Vocabulary:
         ids = self.pieces(text)
         return Encoded((self._languages[language], *ids, self.end), ids.count(self.unknown))
 
+    def respelled(self, text: str, language: str) -> Encoded:
+        """The same, with pieces that the vocabulary lacks spelled in the longest ones it has."""
+        ids: list[int] = []
+        for piece in self._pieces.encode(text, out_type=str):
+            ids += self._spelled(piece)
+        return Encoded((self._languages[language], *ids, self.end), ids.count(self.unknown))
+
+    def _spelled(self, piece: str) -> list[int]:
+        ids, start = [], 0
+        while start < len(piece):
+            ends = range(len(piece), start, -1)
+            end = next((end for end in ends if piece[start:end] in self._numbers), start + 1)
+            ids.append(self._numbers.get(piece[start:end], self.unknown))
+            start = end
+        return ids
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of generated ids; special and language tokens leave no trace."""
         top = len(self._texts)

@@ -43,7 +43,7 @@ class Worker:
         rate = Rate()
         self.roster = Roster(engine.slots)
         self._holdings = Holdings(leases)
-        self.outtake = Outtake(consumer, self._holdings, model, rate, memory)
+        self.outtake = Outtake(consumer, self.roster, self._holdings, model, rate, memory)
         self.decoding = Decoding(
             engine, model, watchdog, self.roster, self._holdings, self.outtake, rate
         )

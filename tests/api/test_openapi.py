@@ -9,6 +9,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.app import OPERATIONS
 from api.openapi import document
+from broker.warnings import MEANING
 from tests.api.stage import Worker, body
 
 DOCUMENT = document(OPERATIONS, keys=False)
@@ -53,6 +54,11 @@ def test_every_route_of_the_contract_is_told() -> None:
         ("/readyz", "get"),
         ("/metrics", "get"),
     }
+
+
+def test_every_code_of_a_warning_is_told() -> None:
+    told = DOCUMENT["components"]["schemas"]["RecordResult"]["properties"]["warnings"]
+    assert all(f"`{code}`: {meaning}" in told["description"] for code, meaning in MEANING.items())
 
 
 def test_limits_are_in_the_schema() -> None:

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from inference_worker.draft import Draft, LanguageModel, failure, prepared
+from inference_worker.quality.review import Reading
 from inference_worker.tokens import Vocabulary
 from tests.inference_worker.parties import Broker
 
@@ -55,22 +57,23 @@ def test_pieces_the_model_never_saw_are_reported(small: Path, tmp_path: Path) ->
     (folder / "vocab.json").write_text(json.dumps(numbers))
     vocabulary = Vocabulary(folder)
     subject = draft(vocabulary, "The station. Where is the station?")
-    for unit in subject.units:
-        subject.settle(unit.spots[0].at, "")
+    assert [unit.case.unknown for unit in subject.units] == [1, 1]
+
+
+def test_remarks_count_sentences(vocabulary: Vocabulary) -> None:
+    subject = draft(vocabulary, "Yes. No. Oh.")
+    subject.settle_reading(0, Reading("Ja.", 0.0, Counter(lost_number=3)), 1.0)
+    subject.settle_reading(1, Reading("Nein.", 0.0, Counter(lost_number=1, unknown=2)), 3.0)
+    subject.settle_reading(2, Reading("Oh.", 0.0, Counter(), mended=True), 2.0)
     details = subject.outcome("w").details
     assert details is not None
     assert details.warnings == [
-        "2 pieces of the text are unknown to the model: the translation may lack them"
+        "lost_number: a number of the source is missing or changed (2 of 3 sentences)",
+        "unknown: pieces of the source are unknown to the model and may be missing"
+        " (1 of 3 sentences)",
+        "mended: the first translation failed a check, a better one took its place"
+        " (1 of 3 sentences)",
     ]
-
-
-def test_a_translation_at_the_length_limit_is_reported(vocabulary: Vocabulary) -> None:
-    subject = draft(vocabulary, "Yes. No.")
-    subject.settle(0, "Ja.")
-    subject.settle(1, "Nein", cut=True)
-    details = subject.outcome("w").details
-    assert details is not None
-    assert details.warnings == ["1 sentences reached the limit of 12 tokens and may be incomplete"]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "42 %s"])

@@ -11,6 +11,7 @@ import pytest
 
 from broker.producer import Producer
 from broker.settings import BrokerSettings
+from broker.warnings import warning
 from broker.wire import Outcome, RequestStatus, Submission
 from tests.inference_worker.processes import WorkerProcess, paced, worker
 from tests.redis_server import RedisServer, free_port, wait_until
@@ -71,6 +72,23 @@ def nothing_left(server: RedisServer) -> bool:
     keys = list(server.client.scan_iter("dragoman:*:queue:*"))
     load = server.client.hgetall("dragoman:{0}:load")
     return not any(server.client.xlen(key) for key in keys) and load[b"cost:small"] == b"0"
+
+
+async def test_what_the_model_loses_is_found_and_mended(
+    broker_settings: BrokerSettings, producer: Producer
+) -> None:
+    texts = ["Do you know {name}?", "WHERE IS THE STATION?", "I love you ❤️", "Where is it?"]
+    with worker(broker_settings) as process:
+        process.ready()
+        sent = submission(producer, texts)
+        await producer.submit(sent)
+        outcomes = await finished(producer, sent)
+    found = [(outcome.text or "", outcome.details) for outcome in outcomes]
+    assert "{name}" in found[0][0]
+    assert "駅" in found[1][0]
+    assert found[2][0].endswith(" ❤️")
+    warnings = [details.warnings for _, details in found if details]
+    assert warnings == [[warning("mended", 1, 1)]] * 3 + [[]]
 
 
 async def test_real_sentences_of_several_pairs(

@@ -1,6 +1,7 @@
 """Tests of ``inference_worker.tokens`` against transformers' M2M100Tokenizer."""
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -156,6 +157,21 @@ def test_pieces_the_model_has_never_seen_are_counted(facebook: Path) -> None:
     assert vocabulary.encode("Привет", "ru").unknown == 1
     assert vocabulary.encode("𠮷", "ja").unknown == 0
     assert vocabulary.languages == tuple(sorted(M2M100_CODES))
+
+
+def test_what_the_model_has_never_seen_can_be_respelled(small: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small, tmp_path / "model"))
+    numbers = json.loads((folder / "vocab.json").read_text())
+    # Another name, not none: the languages are numbered behind the pieces.
+    renamed = {f"gone {at}" if piece == "▁station" else piece: at for piece, at in numbers.items()}
+    (folder / "vocab.json").write_text(json.dumps(renamed))
+    whole, reduced = Vocabulary(small), Vocabulary(folder)
+    text = "Where is the station?"
+    assert reduced.encode(text, "en").unknown == 1
+    respelled = reduced.respelled(text, "en")
+    assert respelled.unknown == 0
+    assert whole.decode(respelled.ids) == text
+    assert whole.respelled(text, "en") == whole.encode(text, "en")
 
 
 def test_encoding_from_many_threads_gives_the_same_ids(vocabulary: Vocabulary) -> None:

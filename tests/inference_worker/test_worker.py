@@ -1,16 +1,20 @@
 """Tests of ``inference_worker.worker``: its three stages, turned by hand one after the other."""
 
 import logging
+import re
 from typing import Any
 
 import msgspec
 import pytest
 
+from broker.warnings import warning
 from broker.wire import Delivery
 from inference_worker.decoding import EngineBroken
 from inference_worker.draft import LanguageModel
+from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 from inference_worker.hang import Watchdog
 from inference_worker.memory import SentenceMemory
+from inference_worker.quality.review import SelfCheck
 from inference_worker.tokens import Vocabulary
 from inference_worker.worker import Worker
 from tests.inference_worker.engines import Echo, raising
@@ -120,7 +124,7 @@ def test_text_in_the_target_language_is_left_alone(stage: Stage) -> None:
     outcome = stage.broker.outcomes[record.place]
     assert outcome.text == "Guten Tag."
     assert outcome.details is not None
-    assert outcome.details.warnings == ["source and target language are the same: not translated"]
+    assert outcome.details.warnings == [warning("same_language", 1, 1)]
 
 
 def test_a_translation_that_was_cut_off_carries_a_warning(vocabulary: Vocabulary) -> None:
@@ -128,7 +132,93 @@ def test_a_translation_that_was_cut_off_carries_a_warning(vocabulary: Vocabulary
     records = stage.broker.add("Yes.", "This has many more pieces than two.")
     stage.settle(records)
     warnings = [d.warnings for r in records if (d := stage.broker.outcomes[r.place].details)]
-    assert warnings[1] == ["1 sentences reached the limit of 4 tokens and may be incomplete"]
+    assert warnings[1] == [warning("truncated", 1, 1)]
+
+
+# ── What is tried once more ───────────────────────────────────────────────────────────────────
+
+
+class Forgetful(Echo):
+    """Says each sentence back, but loses figures, unless it knows better on a later try."""
+
+    def __init__(self, vocabulary: Vocabulary, tries: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.tries = tries
+        self.seen: list[Sentence] = []
+
+    def step(self) -> list[Finished]:
+        inside = dict(self.inside)
+        self.seen += inside.values()
+        finished = super().step()
+        if len(self.seen) > self.tries:
+            return finished
+        return [self.without_figures(inside[one.key]) for one in finished]
+
+    def without_figures(self, sentence: Sentence) -> Finished:
+        text = re.sub(r"\d+", "7", self.vocabulary.decode(sentence.source))
+        return Finished(sentence.key, (Hypothesis(tuple(self.vocabulary.pieces(text)), -1.0),))
+
+
+def checking(vocabulary: Vocabulary, mode: SelfCheck, tries: int) -> tuple[Stage, Forgetful]:
+    engine = Forgetful(vocabulary, tries)
+    model = LanguageModel("small", "r1", vocabulary, 64, max_length=200, self_check=mode)
+    return Stage(model, engine), engine
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_sentence_that_fails_a_check_is_tried_once_more(
+    vocabulary: Vocabulary, attempts: int
+) -> None:
+    stage, engine = checking(vocabulary, "retry", tries=1)
+    (record,) = stage.broker.add("Born in 1987.", attempts=attempts)
+    stage.settle([record])
+    outcome = stage.broker.outcomes[record.place]
+    assert outcome.text == "Born in 1987."
+    assert outcome.details is not None
+    assert outcome.details.warnings == [warning("mended", 1, 1)]
+    first, second = engine.seen
+    assert vocabulary.decode(second.source) == "Born in 23."
+    assert (first.key, first.target_language) == (second.key, second.target_language)
+
+
+def test_it_is_tried_once_only_and_then_reported(vocabulary: Vocabulary) -> None:
+    stage, engine = checking(vocabulary, "retry", tries=9)
+    (record,) = stage.broker.add("Born in 1987. Oh.")
+    stage.settle([record])
+    outcome = stage.broker.outcomes[record.place]
+    assert outcome.text == "Born in 7. Oh."
+    assert outcome.details is not None
+    assert outcome.details.warnings == [warning("lost_number", 1, 2)]
+    assert len(engine.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("report", [warning("lost_number", 1, 1)]), ("off", [])]
+)
+def test_without_a_second_try_it_is_only_reported_or_not_even_that(
+    vocabulary: Vocabulary, mode: SelfCheck, said: list[str]
+) -> None:
+    stage, engine = checking(vocabulary, mode, tries=1)
+    (record,) = stage.broker.add("Born in 1987.")
+    stage.settle([record])
+    details = stage.broker.outcomes[record.place].details
+    assert details is not None
+    assert details.warnings == said
+    assert len(engine.seen) == 1
+
+
+def test_a_record_may_be_cancelled_between_two_tries(vocabulary: Vocabulary) -> None:
+    stage, engine = checking(vocabulary, "retry", tries=1)
+    (record,) = stage.broker.add("Born in 1987.")
+    while not engine.seen:
+        stage.turn()
+    stage.broker.verdicts[record.place] = "cancelled"
+    stage.now_s += HEARTBEAT_S
+    stage.settle([record])
+    assert stage.broker.codes([record]) == ["cancelled"]
+    stage.turn(3)
+    assert len(stage.broker.outcomes) == 1
 
 
 # ── What fails ────────────────────────────────────────────────────────────────────────────────

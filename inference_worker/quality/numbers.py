@@ -1,0 +1,128 @@
+"""Numbers that a translation must not lose, as far as figures can be followed across languages."""
+
+import re
+from dataclasses import dataclass
+
+from inference_worker.languages import unspaced
+
+_DIGIT = re.compile(r"\d")
+# 1,250.50 and 1.250,50 and 1 250,50: the separators differ, the digits do not.
+_FIGURES = re.compile(r"\d+(?:['’\u00a0\u202f ](?=\d{3}(?!\d))\d+|[.,．，](?=\d)\d+)*")
+_RUNS = re.compile(r"\d+")
+_NUMERALS = re.compile(r"[〇零一二三四五六七八九十百千万億兆\d]+")
+_DIGITS = {char: value for value, char in enumerate("〇一二三四五六七八九")} | {"零": 0}
+_SMALL = {"十": 10, "百": 100, "千": 1_000}
+_LARGE = {"万": 10**4, "億": 10**8, "兆": 10**12}
+
+# Words and signs that multiply the number before them: 5 million, 5 Mio., 5千.
+_MULTIPLIERS = re.compile(
+    r"mil|mio|mrd|thous|taus|tsd|hund|cent|cien|bil|tril|doz|dutz|duz|lakh|crore|тыс|мил|млн|млрд"
+    r"|\d ?(?:k|m|bn)\b|[百千万萬億亿兆만억]",
+    re.IGNORECASE,
+)
+
+_MOST_DIGITS = 40
+_EXACT_DIGITS = (
+    3  # not counting final zeros: 30 or 2,000 are spelled out as often as not, 1987 is not
+)
+_LEAST_SCALE = 100  # 5 million is 500万: a power of ten may differ, but never 10 alone
+_HALF_HOUR = 30  # 2時半, half past two
+_CLOCK = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number written with digits: where, all its digits as one number, and what lies between
+    its separators."""
+
+    span: tuple[int, int]
+    value: int
+    runs: frozenset[int]
+
+
+def lost(source: str, translation: str, target: str) -> list[Figure]:
+    """The numbers of the source that the translation lacks, in whatever notation.
+
+    Only what is written with digits is followed. A number of few significant digits counts only
+    where it cannot have been spelled out: in a language whose numerals are read here, or where the
+    translation has a figure instead that the source lacks.
+    """
+    if not _DIGIT.search(source):
+        return []
+    wanted, found = figures(source), figures(translation)
+    there = {run for figure in found for run in (figure.value, *figure.runs)}
+    there |= numerals(translation)
+    scaled = _MULTIPLIERS.search(source) or _MULTIPLIERS.search(translation)
+    missing = [
+        figure  # 9:00 is 9時
+        for figure in wanted
+        if figure.value and not _present(figure, there, bool(scaled))
+    ]
+    if not missing:
+        return []
+    here = {run for figure in wanted for run in (figure.value, *figure.runs)} | numerals(source)
+    changed = any(not _present(figure, here, bool(scaled)) for figure in found)
+    return [
+        figure
+        for figure in missing
+        if changed or _exact(figure) or _read(figure, translation, target)
+    ]
+
+
+def figures(text: str) -> list[Figure]:
+    """The numbers of a text that are written with digits of any script."""
+    found = []
+    for match in _FIGURES.finditer(text):
+        runs = _RUNS.findall(match.group())
+        digits = "".join(runs)
+        if len(digits) <= _MOST_DIGITS:
+            found.append(Figure(match.span(), int(digits), frozenset(map(int, runs))))
+    return found
+
+
+def numerals(text: str) -> set[int]:
+    """The values of the numbers written with Chinese numerals, or with these and digits."""
+    return {value(match.group()) for match in _NUMERALS.finditer(text)}
+
+
+def value(numeral: str) -> int:
+    """三百五 → 305, 一九八七 → 1987, 2万5千 → 25000."""
+    total = section = digits = 0
+    given = False
+    for char in numeral[:_MOST_DIGITS]:
+        if char in _LARGE:
+            total += max(1, section + digits) * _LARGE[char]
+            section, digits, given = 0, 0, False
+        elif char in _SMALL:
+            section += (digits if given else 1) * _SMALL[char]
+            digits, given = 0, False
+        else:
+            digits = digits * 10 + (_DIGITS[char] if char in _DIGITS else int(char))
+            given = True
+    return total + section + digits
+
+
+def _present(figure: Figure, there: set[int], scaled: bool) -> bool:
+    if figure.value in there or figure.runs <= there:
+        return True
+    return any(_alike(figure.value, other, scaled) for other in there)
+
+
+def _alike(one: int, other: int, scaled: bool) -> bool:
+    """Whether two numbers may be the same with other units, or on another clock."""
+    low, high = sorted((one, other))
+    if high - low == _CLOCK // 2 and high <= _CLOCK:
+        return True
+    if not scaled or not low or high % low:
+        return False
+    factor = str(high // low)
+    return len(factor) >= len(str(_LEAST_SCALE)) and factor.rstrip("0") == "1"
+
+
+def _exact(figure: Figure) -> bool:
+    return len(str(figure.value).rstrip("0")) >= _EXACT_DIGITS
+
+
+def _read(figure: Figure, translation: str, target: str) -> bool:
+    """Whether the figure would have been found had it been spelled out."""
+    return unspaced(target) and not (figure.value % 100 == _HALF_HOUR and "半" in translation)

@@ -1,0 +1,130 @@
+"""Tests of ``inference_worker.quality.review``: which translation is kept."""
+
+from collections import Counter
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.warnings import MEANING, Code
+from inference_worker.engine.protocol import Hypothesis
+from inference_worker.quality.review import (
+    SPOILED,
+    Again,
+    Case,
+    Reading,
+    Reviewer,
+    SelfCheck,
+    better,
+)
+from inference_worker.tokens import Vocabulary
+
+PAIR = ("en", "de")
+
+
+@pytest.fixture(scope="module")
+def vocabulary(small: Path) -> Vocabulary:
+    return Vocabulary(small)
+
+
+def reviewer(vocabulary: Vocabulary, mode: SelfCheck = "retry", most: int = 64) -> Reviewer:
+    return Reviewer(vocabulary, mode, longest=30, most_tokens=most)
+
+
+def said(vocabulary: Vocabulary, *texts: str) -> list[Hypothesis]:
+    return [Hypothesis(tuple(vocabulary.pieces(text)), -1.0 - at) for at, text in enumerate(texts)]
+
+
+def test_the_likeliest_is_kept_if_it_passes(vocabulary: Vocabulary) -> None:
+    found = reviewer(vocabulary).review(
+        Case("In 1987.", PAIR), said(vocabulary, "Im Jahr 1987.", "1987.")
+    )
+    assert isinstance(found, Reading)
+    assert (found.text, found.clean, found.mended) == ("Im Jahr 1987.", True, False)
+
+
+def test_the_next_of_the_best_may_pass(vocabulary: Vocabulary) -> None:
+    case, hypotheses = Case("In 1987.", PAIR), said(vocabulary, "1978.", "1997.", "1987.", "1987!")
+    found = reviewer(vocabulary).review(case, hypotheses)
+    assert isinstance(found, Reading)
+    assert (found.text, found.clean, found.mended) == ("1987.", True, True)
+
+
+def test_what_fails_is_tried_once_more(vocabulary: Vocabulary) -> None:
+    subject = reviewer(vocabulary)
+    first = subject.review(Case("In 1987.", PAIR), said(vocabulary, "In 7."))
+    assert isinstance(first, Again)
+    assert first.source == vocabulary.encode("In 23.", "en").ids
+    kept = subject.review(first.case, said(vocabulary, "In 32.", "Im Jahr 23."))
+    assert isinstance(kept, Reading)
+    assert (kept.text, kept.clean, kept.mended) == ("Im Jahr 1987.", True, True)
+    kept = subject.review(first.case, said(vocabulary, "In 32."))
+    assert isinstance(kept, Reading)
+    assert (kept.text, kept.findings, kept.mended) == ("In 7.", {"lost_number": 1}, False)
+
+
+def test_a_loop_is_tried_with_an_ngram_of_its_own(vocabulary: Vocabulary) -> None:
+    subject = reviewer(vocabulary)
+    first = subject.review(Case("I know.", PAIR), said(vocabulary, "weiß weiß weiß weiß weiß"))
+    assert isinstance(first, Again)
+    assert (first.source, first.ngram) == (vocabulary.encode("I know.", "en").ids, 3)
+
+
+@pytest.mark.parametrize(("mode", "codes"), [("report", {"lost_number"}), ("off", set())])
+def test_nothing_is_tried_unless_asked_for(
+    vocabulary: Vocabulary, mode: SelfCheck, codes: set[str]
+) -> None:
+    found = reviewer(vocabulary, mode).review(
+        Case("In 1987.", PAIR), said(vocabulary, "1978.", "1987.")
+    )
+    assert isinstance(found, Reading)
+    assert (found.text, found.findings.keys(), found.mended) == ("1978.", codes, False)
+
+
+def test_what_the_engine_tells_is_told_in_any_mode(vocabulary: Vocabulary) -> None:
+    hypotheses = [Hypothesis(tuple(range(300, 330)), 0.0)]
+    found = reviewer(vocabulary, "off").review(Case("Well.", PAIR, unknown=2), hypotheses)
+    assert isinstance(found, Reading)
+    assert found.findings == {"truncated": 1, "unknown": 2}
+    assert not found.clean
+
+
+def test_a_second_try_must_fit_the_engine(vocabulary: Vocabulary) -> None:
+    found = reviewer(vocabulary, most=5).review(
+        Case("In 1987 he came home again.", PAIR), said(vocabulary, "Er kam.")
+    )
+    assert isinstance(found, Reading)
+    assert found.findings == {"lost_number": 1}
+
+
+READINGS = st.builds(
+    Reading,
+    text=st.just(""),
+    score=st.floats(-9, 0),
+    findings=st.dictionaries(st.sampled_from(list(MEANING)), st.integers(1, 3), max_size=3).map(
+        Counter[Code]
+    ),
+)
+
+
+@given(st.lists(READINGS, min_size=3, max_size=3))
+def test_the_order_is_one(readings: list[Reading]) -> None:
+    kept = set()
+    for order in permutations(readings):
+        best = order[0]
+        for one in order[1:]:
+            best = better(best, one)
+        kept.add(best.rank)
+    assert kept == {min(one.rank for one in readings)}
+
+
+@given(READINGS, READINGS)
+def test_what_spoils_weighs_more_than_what_lacks(one: Reading, other: Reading) -> None:
+    spoiled = len(one.findings.keys() & SPOILED), len(other.findings.keys() & SPOILED)
+    kept = better(one, other)
+    if spoiled[0] < spoiled[1]:
+        assert kept is one
+    if not other.findings and one.findings:
+        assert kept.mended
