@@ -1,0 +1,288 @@
+"""Does the output check itself? What the checks catch, what a second try mends and what it spoils.
+
+    python -m benchmarks.quality                           # the bundled model, 2 minutes
+    python -m benchmarks.quality --references data/train.tsv.gz   # how many references fail a check
+
+Three counts. *Held-out*: the test set in both directions. *Failures*: sentences of kinds that
+M2M100 is known to fail on (``failures.tsv``). *References*: what people wrote as translations,
+which should pass: how many do not is the rate of false alarms. Better and worse are chrF against
+the reference, sentence by sentence, of what is kept with the checks against what is kept without.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sacrebleu.metrics import CHRF
+
+from benchmarks.workload import SMALL, Text, read_texts
+from broker.warnings import MEANING
+from inference_worker.engine.continuous.rules import Rules, shipped_rules
+from inference_worker.engine.ctranslate.engine import CTranslateEngine, open_ctranslate
+from inference_worker.engine.protocol import Hypothesis, Sentence
+from inference_worker.quality.checks import examine
+from inference_worker.quality.review import Again, Case, Reading, Reviewer
+from inference_worker.tokens import Vocabulary
+from models.training.tsv import read_pairs
+
+FAILURES = Path(__file__).parent / "failures.tsv"
+MOST_TOKENS = 128
+CHRF_POINTS = 1.0  # a smaller difference is neither better nor worse
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A sentence to translate, and of which kind it is."""
+
+    kind: str
+    text: Text
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        return self.text.source_language, self.text.target_language
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is kept without a second try, and with it."""
+
+    task: Task
+    plain: Reading
+    kept: Reading
+    retried: bool
+
+
+class Translator:
+    """The bundled model under the rules that a worker gives it."""
+
+    def __init__(self, cache: Path, compute_type: str) -> None:
+        self.vocabulary = Vocabulary(SMALL)
+        self.rules = rules_of()
+        self._engine = open_ctranslate(
+            SMALL, self.rules, cache=cache, batch=32, compute_type=compute_type
+        )
+        self.spent_s = 0.0
+
+    def run(self, sentences: Sequence[Sentence]) -> dict[int, tuple[Hypothesis, ...]]:
+        began_s = time.process_time()
+        found = drive(self._engine, sentences)
+        self.spent_s += time.process_time() - began_s
+        return found
+
+
+def rules_of() -> Rules:
+    shipped = shipped_rules(SMALL)
+    return replace(shipped, early_stopping=True, hypotheses=shipped.beams)
+
+
+def drive(
+    engine: CTranslateEngine, sentences: Sequence[Sentence]
+) -> dict[int, tuple[Hypothesis, ...]]:
+    found: dict[int, tuple[Hypothesis, ...]] = {}
+    left = list(sentences)
+    while left or engine.free < engine.slots:
+        fits, left = left[: engine.free], left[engine.free :]
+        engine.admit(fits)
+        found |= {one.key: one.hypotheses for one in engine.step()}
+    return found
+
+
+def read_failures() -> list[Task]:
+    lines = FAILURES.read_text("utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    return [Task(kind, Text(*rest)) for kind, *rest in rows]
+
+
+def held_out() -> list[Task]:
+    """The test set in both directions."""
+    tasks = []
+    for text in read_texts():
+        back = Text(text.target_language, text.source_language, text.target, text.source)
+        for one in (text, back):
+            tasks.append(Task(f"{one.source_language}>{one.target_language}", one))
+    return tasks
+
+
+@dataclass(slots=True)
+class Costs:
+    """Processor seconds."""
+
+    first_s: float = 0.0
+    again_s: float = 0.0
+    checks_s: float = 0.0
+
+
+def translate(translator: Translator, tasks: Sequence[Task]) -> tuple[list[Answer], Costs]:
+    """Every task twice: as the model says it, and as the checks leave it."""
+    vocabulary = translator.vocabulary
+    longest = translator.rules.max_length - 2
+    retrying = Reviewer(vocabulary, "retry", longest=longest, most_tokens=MOST_TOKENS)
+    reporting = Reviewer(vocabulary, "report", longest=longest, most_tokens=MOST_TOKENS)
+    costs = Costs()
+    encoded = [vocabulary.encode(t.text.source, t.languages[0]) for t in tasks]
+    cases = [
+        Case(task.text.source, task.languages, one.unknown)
+        for task, one in zip(tasks, encoded, strict=True)
+    ]
+    targets = [vocabulary.language(task.languages[1]) for task in tasks]
+    first = translator.run(
+        [
+            Sentence(key, one.ids, target)
+            for key, (one, target) in enumerate(zip(encoded, targets, strict=True))
+        ]
+    )
+    costs.first_s = translator.spent_s
+    began_s = time.process_time()
+    verdicts = {key: retrying.review(case, first[key]) for key, case in enumerate(cases)}
+    costs.checks_s = time.process_time() - began_s
+    again = {key: one for key, one in verdicts.items() if isinstance(one, Again)}
+    second = translator.run(
+        [Sentence(key, one.source, targets[key], one.ngram) for key, one in again.items()]
+    )
+    costs.again_s = translator.spent_s - costs.first_s
+    answers = []
+    for key, task in enumerate(tasks):
+        verdict = verdicts[key]
+        if isinstance(verdict, Again):
+            verdict = retrying.review(verdict.case, second[key])
+        if isinstance(verdict, Again):
+            raise RuntimeError("a sentence was to be tried a third time")
+        plain = reporting.review(cases[key], first[key][:1])
+        if isinstance(plain, Again):
+            raise RuntimeError("a sentence was to be tried again by who only reports")
+        answers.append(Answer(task, plain, verdict, key in again))
+    translator.spent_s = 0.0
+    return answers, costs
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sentences of one kind: all; with findings; retried; replaced; clean at last; and of the
+    replaced ones better, worse and about as good by chrF."""
+
+    total: int = 0
+    caught: int = 0
+    retried: int = 0
+    replaced: int = 0
+    mended: int = 0
+    better: int = 0
+    worse: int = 0
+    before: float = 0.0
+    after: float = 0.0
+
+    def add(self, answer: Answer, chrf: CHRF) -> None:
+        reference = [answer.task.text.target]
+        before = chrf.sentence_score(answer.plain.text, reference).score
+        after = chrf.sentence_score(answer.kept.text, reference).score
+        replaced = answer.kept.text != answer.plain.text
+        self.total += 1
+        self.caught += bool(answer.plain.findings) or answer.retried
+        self.retried += answer.retried
+        self.replaced += replaced
+        self.mended += replaced and answer.kept.clean
+        self.better += replaced and after >= before + CHRF_POINTS
+        self.worse += replaced and after <= before - CHRF_POINTS
+        self.before += before
+        self.after += after
+
+    def row(self, name: str) -> str:
+        cells = [self.total, self.caught, self.retried, self.replaced, self.mended]
+        cells += [self.better, self.worse]
+        scores = [f"{score / max(1, self.total):.1f}" for score in (self.before, self.after)]
+        return "| " + " | ".join([name, *map(str, cells), *scores]) + " |"
+
+
+HEAD = (
+    "| | sentences | caught | tried again | replaced | mended | better | worse | chrF"
+    " | with checks |"
+)
+
+
+def table(answers: Iterable[Answer], name: str) -> list[str]:
+    """A row for each kind and one for all."""
+    chrf, tallies = CHRF(), defaultdict[str, Tally](Tally)
+    for answer in answers:
+        for kind in (answer.task.kind, name):
+            tallies[kind].add(answer, chrf)
+    rows = [tally.row(kind) for kind, tally in tallies.items() if kind != name]
+    return [HEAD, "|---|" + "--:|" * 9, *rows, tallies[name].row(f"**{name}**")]
+
+
+def findings_of(answers: Iterable[Answer]) -> str:
+    counts: Counter[str] = Counter()
+    left: Counter[str] = Counter()
+    for answer in answers:
+        counts.update(answer.plain.findings.keys())
+        left.update(answer.kept.findings.keys())
+    return ", ".join(f"{code} {counts[code]} → {left[code]}" for code in MEANING if counts[code])
+
+
+def references(pairs: Iterable[Text]) -> list[str]:
+    """How many translations by people fail a check, by direction and by check."""
+    totals: Counter[tuple[str, str]] = Counter()
+    failed: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for text in pairs:
+        for source, target, here, there in (
+            (text.source, text.target, text.source_language, text.target_language),
+            (text.target, text.source, text.target_language, text.source_language),
+        ):
+            totals[here, there] += 1
+            findings = examine(source, target, (here, there))
+            failed[here, there].update(findings.keys())
+            failed[here, there]["any"] += bool(findings)
+    codes = [code for code in MEANING if any(code in counts for counts in failed.values())]
+    lines = [
+        "| | references | " + " | ".join(f"`{code}`" for code in codes) + " | any |",
+        "|---|" + "--:|" * (len(codes) + 2),
+    ]
+    everything: Counter[str] = Counter()
+    for direction, total in sorted(totals.items()):
+        everything.update(failed[direction])
+        lines.append(rates(">".join(direction), failed[direction], total, codes))
+    lines.append(rates("**all**", everything, totals.total(), codes))
+    return lines
+
+
+def rates(name: str, counts: Counter[str], total: int, codes: Sequence[str]) -> str:
+    cells = [f"{counts[code] / total:.2%}" for code in (*codes, "any")]
+    return "| " + " | ".join([name, f"{total:,}", *cells]) + " |"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("--references", type=Path, help="pairs as models.training writes them")
+    parser.add_argument("--cache", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--compute-type", default="int8", help="of CTranslate2")
+    parser.add_argument("--show", action="store_true", help="print every sentence that changed")
+    given = parser.parse_args()
+    if given.references:
+        pairs = read_pairs(given.references)
+        print("\n".join(references(Text(*pair[:4]) for pair in pairs)))
+        return 0
+    translator = Translator(given.cache, given.compute_type)
+    for name, tasks in (("failures", read_failures()), ("held-out", held_out())):
+        answers, costs = translate(translator, tasks)
+        print("\n".join(["", *table(answers, name), "", f"Findings: {findings_of(answers)}."]))
+        checked_us = costs.checks_s / len(tasks) * 1e6
+        print(
+            f"Processor time: model {costs.first_s:.2f} s, checks {costs.checks_s:.3f} s"
+            f" ({checked_us:.0f} µs a sentence), second tries {costs.again_s:.2f} s"
+            f" (+{(costs.again_s + costs.checks_s) / costs.first_s:.1%})."
+        )
+        if given.show:
+            for answer in answers:
+                if answer.kept.text != answer.plain.text:
+                    print(f"{'>'.join(answer.task.languages)} {answer.task.text.source}")
+                    print(f"  - {answer.plain.text} {dict(answer.plain.findings)}")
+                    print(f"  + {answer.kept.text} {dict(answer.kept.findings)}")
+    print("\nReferences of the held-out set\n")
+    print("\n".join(references(read_texts())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
