@@ -176,8 +176,8 @@ async def close_async(client: Any) -> None:
 
 def translated(error: BaseException) -> BrokerError:
     """The broker's error for what redis-py raised."""
-    if (refused := _tls_refusal(error)) is not None:
-        return BrokerMisconfigured(refused)
+    if (untrusted := _untrusted(error)) is not None:
+        return BrokerMisconfigured(untrusted)
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
         return BrokerMisconfigured(f"Redis refuses this user: {error}")
     if isinstance(error, _PASSING_CLASSES) or str(error).startswith(_PASSING_WORDS):
@@ -186,29 +186,41 @@ def translated(error: BaseException) -> BrokerError:
         if str(error).startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
             return BrokerMisconfigured(f"Redis refuses this user: {error}")
         return BrokerMisconfigured(f"Redis answered with an error: {error}")
-    return BrokerUnavailable(f"Redis does not answer: {error or type(error).__name__}")
+    reason = str(error) or type(error).__name__
+    return BrokerUnavailable(f"Redis does not answer: {reason}{_tls_hint(error)}")
 
 
-def _tls_refusal(error: BaseException) -> str | None:
-    """What to tell of a connection that one side did not trust; None for any other error."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    reason = str(cause or error)
-    if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in reason:
+def _untrusted(error: BaseException) -> str | None:
+    """What to tell of a server whose certificate is not trusted; None for any other error."""
+    cause = next((one for one in _causes(error) if isinstance(one, ssl.SSLError)), None)
+    if "CERTIFICATE_VERIFY_FAILED" not in str(cause or error):
+        return None
+    reason = getattr(cause, "verify_message", "") or "verification failed"
+    return (
+        f"the TLS certificate of Redis is not trusted ({reason}): name the certificate it comes"
+        " from with --redis-ca-file, and Redis as its certificate does"
+    )
+
+
+def _tls_hint(error: BaseException) -> str:
+    """What may be behind a connection that ends as a server's that is going away does."""
+    reasons = " ".join(str(one) for one in _causes(error))
+    if "CERTIFICATE_REQUIRED" in reasons or "UNKNOWN_CA" in reasons or "EOF occurred" in reasons:
         return (
-            "the TLS certificate of Redis is not trusted"
-            f" ({getattr(cause, 'verify_message', '') or 'verification failed'}): name the"
-            " certificate it comes from with --redis-ca-file, and Redis as its certificate does"
+            " (if it asks for a TLS certificate, show one that it trusts with --redis-cert-file and"
+            " --redis-key-file)"
         )
-    if "CERTIFICATE_REQUIRED" in reason or "ALERT_UNKNOWN_CA" in reason:
-        return (
-            "Redis asks for a TLS certificate that it trusts: show one with --redis-cert-file and"
-            " --redis-key-file"
-        )
-    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
-        return "Redis does not speak TLS on this port: use its TLS port, or a URL without TLS"
-    return None
+    if "handshake operation timed out" in reasons or "WRONG_VERSION_NUMBER" in reasons:
+        return " (does it speak TLS on this port?)"
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 @contextmanager

@@ -54,16 +54,18 @@ class RedisServer:
         extra: tuple[str, ...] = (),
         sentinel: Path | None = None,
         port: int | None = None,
+        binary: str = "",
     ) -> None:
+        binary = binary or server_binary()
         self.port = port or free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="dragoman-redis-"))
         persistence = ("--appendonly", "yes", "--appendfsync", "everysec") if aof else ()
         self._command = [
-            server_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
             "--dir", str(self.directory), "--loglevel", "warning", *persistence, *extra,
         ]  # fmt: skip
         if sentinel is not None:  # a configuration that names the port
-            self._command = [server_binary(), str(sentinel), "--sentinel"]
+            self._command = [binary, str(sentinel), "--sentinel"]
         self._process: subprocess.Popen[bytes] | None = None
         self.client: Any = redis.Redis(port=self.port, socket_timeout=5, protocol=2)
 

@@ -3,6 +3,7 @@ import redis
 
 from broker import functions
 from broker.connection import connect, parse_url, reaching_redis, translated
+from broker.documents import DocumentSettings, connect_queue
 from broker.errors import BrokerMisconfigured, BrokerUnavailable
 from broker.settings import BrokerSettings
 from tests.redis_server import RedisServer, free_port
@@ -73,3 +74,47 @@ def test_redis_errors_become_the_brokers(error: Exception, kind: type[Exception]
     assert type(translated(error)) is kind
     with pytest.raises(kind), reaching_redis():
         raise error
+
+
+def test_files_of_tls_without_tls_are_not_ignored(tmp_path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    settings = BrokerSettings(redis_ca_file=str(tmp_path / "ca.pem"))
+    with pytest.raises(BrokerMisconfigured, match=r"--redis-ca-file is for TLS.*rediss://"):
+        connect(settings)
+    with pytest.raises(BrokerMisconfigured, match=r"--redis-ca-file .*none.pem cannot be read"):
+        connect(BrokerSettings("rediss://h:1/0", redis_ca_file=str(tmp_path / "none.pem")))
+    with pytest.raises(ValueError, match="belong together"):
+        BrokerSettings("rediss://h:1/0", redis_cert_file=str(tmp_path / "ca.pem"))
+
+
+def test_the_user_goes_with_the_password_file(tmp_path) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    for url, extra in (
+        ("redis://h:1/0", {"redis_user": "me"}),
+        ("redis://me@h:1/0", {}),
+        ("redis+sentinel://h:1/mymaster", {"redis_user": "me"}),
+        ("redis+sentinel://me@h:1/mymaster", {}),
+    ):
+        password_file = str(tmp_path / "password")
+        client = connect(BrokerSettings(url, redis_password_file=password_file, **extra))
+        told = client.connection_pool.connection_kwargs
+        assert (told["username"], told["password"]) == ("me", "s3cret"), url
+        client.close()
+
+
+def test_the_queue_has_a_user_of_its_own_or_the_brokers(tmp_path) -> None:
+    for name in ("ours", "theirs"):
+        (tmp_path / name).write_text(name)
+    broker = BrokerSettings(
+        "redis://h:1/0", redis_user="me", redis_password_file=str(tmp_path / "ours")
+    )
+    theirs = str(tmp_path / "theirs")
+    for settings, expected in (
+        (DocumentSettings(), ("me", "ours")),
+        (DocumentSettings(rq_user="rq", rq_password_file=theirs), ("rq", "theirs")),
+        (DocumentSettings(rq_url="redis://x:2/0"), (None, None)),
+    ):
+        queue = connect_queue(broker, settings)
+        told = queue.connection_pool.connection_kwargs
+        assert (told.get("username"), told.get("password")) == expected
+        queue.close()
