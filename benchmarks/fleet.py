@@ -3,7 +3,7 @@ the address of each and the memory they take."""
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +45,11 @@ class Fleet:
 
     settings: BrokerSettings
     url: str
-    servers: Mapping[str, Server]
+    processes: Mapping[str, Sequence[int]]  # by server; what it has started included
 
     def resident_bytes(self) -> dict[str, int]:
-        """Memory by server, the processes that it has started included."""
-        return {name: sum(map(resident, one.cpu_s())) for name, one in self.servers.items()}
+        """Memory by server."""
+        return {name: sum(map(resident, pids)) for name, pids in self.processes.items()}
 
 
 def resident(process: int) -> int:
@@ -90,7 +90,7 @@ def fleet(
             servers["api"] = exits.enter_context(run(tiers.api(settings, where), where))
             url = f"http://{HOST}:{settings.port}"
         broker = BrokerSettings(redis_url=where["DRAGOMAN_REDIS_URL"])
-        yield Fleet(broker, url, servers)
+        yield Fleet(broker, url, {name: list(one.cpu_s()) for name, one in servers.items()})
 
 
 @contextmanager
