@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 6
+local REVISION = 7
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -266,7 +266,7 @@ local function submit(keys, args)
     'succeeded', 0, 'model', model, 'lane', lane, 'source', source, 'target', target, 'ids', ids,
     'created_ms', string.format('%d', now), 'deadline_ms', string.format('%d', deadline),
     'waiters', 1, 'kept', args[12], 'watchers', process, 'idempotency', args[14],
-    'base', exact(base), 'weight', args[16], 'costs', table.concat(costs, ' '))
+    'base', exact(base), 'score', exact(score), 'weight', args[16], 'costs', table.concat(costs, ' '))
   redis.call('PEXPIRE', request, ttl)
   if lead then redis.call('SET', lead, joining and id or id .. ' ' .. args[15], 'PX', ttl) end
   note_usage(usage, args[18], #costs, cost)
@@ -290,6 +290,24 @@ local function watch(keys, args)
   local results = {}
   if args[2] == 'results' then results = redis.call('HGETALL', keys[1]) end
   return {status, now_ms(), load[1] or '0', load[2] or '', results}
+end
+
+-- ── wait ─────────────────────────────────────────────────────────────────────────────────────
+-- KEYS: request, load, its lane's backlog, its lane's stream
+-- Answers the estimated seconds until its last record is done; '' while no rate is known, and for
+-- what is over.
+local function wait(keys)
+  local fields = redis.call('HMGET', keys[1], 'state', 'model', 'lane', 'score')
+  if (fields[1] ~= 'queued' and fields[1] ~= 'running') or not fields[4] then return '' end
+  local model, lane = fields[2], fields[3]
+  local costs = redis.call('HMGET', keys[2], 'cost:' .. model, 'cost:' .. model .. ':' .. lane,
+    'rate:' .. model)
+  local outstanding, lane_cost = number(costs[1], 0), number(costs[2], 0)
+  local rate = number(costs[3], 0)
+  if rate <= 0 then return '' end
+  local before = characters_before(keys[2], model, keys[3], keys[4], tonumber(fields[4]), outstanding,
+    lane_cost, 0)
+  return exact(seconds(lane, before, outstanding - lane_cost, rate))
 end
 
 -- ── join ─────────────────────────────────────────────────────────────────────────────────────
@@ -664,6 +682,8 @@ end
 local SPARED = {'allow-oom'}
 redis.register_function('dragoman_v1_submit', submit)
 redis.register_function{function_name = 'dragoman_v1_watch', callback = watch, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v1_wait', callback = wait,
+  flags = {'no-writes'}}
 redis.register_function{function_name = 'dragoman_v1_join', callback = join, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_keep', callback = keep, flags = SPARED}
 redis.register_function{function_name = 'dragoman_v1_leave', callback = leave, flags = SPARED}

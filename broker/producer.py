@@ -116,8 +116,21 @@ class Producer:
     async def view(
         self, tenant: str, request_id: str
     ) -> tuple[RequestStatus, dict[int, Outcome]] | None:
-        """The request's status and its outcomes so far by record index, read at one instant."""
-        return await self._read(tenant, request_id, "", "results")
+        """The request's status and its outcomes so far by record index, read at one instant; the
+        wait is the request's own, by its place in the fair queue."""
+        found = await self._read(tenant, request_id, "", "results")
+        keys = self._shard(request_id)
+        if found is None or found[0].finished or keys is None:
+            return found
+        status = found[0]
+        names = [
+            keys.request(tenant, request_id),
+            keys.load(),
+            keys.backlog(status.model, status.lane),
+            keys.queue(status.model, status.lane),
+        ]
+        wait_s = _number(await self._call("wait", names))
+        return msgspec.structs.replace(status, estimated_wait_s=wait_s), found[1]
 
     async def _read(
         self, tenant: str, request_id: str, process: str, results: str
@@ -307,6 +320,7 @@ def _status(tenant: str, request_id: str, answer: Any) -> RequestStatus:
         id=request_id,
         tenant=tenant,
         model=fields[4].decode(),
+        lane=fields[5].decode(),
         state=fields[0].decode(),
         total=total,
         done=total - remaining,

@@ -106,6 +106,7 @@ class RequestStatus(msgspec.Struct, frozen=True):
     id: str
     tenant: str
     model: str
+    lane: Lane
     state: State
     total: int
     done: int  # records with an outcome

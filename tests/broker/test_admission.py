@@ -1,10 +1,12 @@
 """Which submits are refused, with which wait, and which never are."""
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
+from benchmarks import stress
 from broker.errors import Overloaded, TenantOverloaded, TooLate
 from broker.keys import Keys
 from broker.producer import Producer
@@ -145,6 +147,39 @@ async def test_the_wait_is_the_callers_own_and_not_the_floods(
     with pytest.raises(TooLate) as refused:
         await producer.submit(of(producer, "a", 20, deadline_ms=60_000))
     assert refused.value.estimated_wait_s == pytest.approx((200_040 + BATCH * 20) / RATE, rel=0.01)
+
+
+async def test_a_request_that_waits_is_told_its_own_wait_and_not_the_floods(
+    producer: Producer, redis_server: RedisServer
+) -> None:
+    measured(redis_server)
+    flood = texts(producer, "a", ["x" * 20] * 1000)
+    await producer.submit(flood)
+    mine = of(producer, "b", 20)
+    await producer.submit(mine)
+    waits = {}
+    for request in (flood, mine):
+        found = await producer.view(request.tenant, request.id)
+        assert found is not None
+        waits[request.tenant] = found[0].estimated_wait_s or 0.0
+    assert waits["a"] == pytest.approx((20_020 + BATCH * 20) / RATE)
+    assert waits["b"] <= (2 * BATCH * 20 + 3 * 20) / RATE
+    await producer.cancel("b", mine.id)
+    found = await producer.view("b", mine.id)
+    assert found is not None
+    assert found[0].finished
+
+
+async def test_the_defaults_never_refuse_the_stress_grid(
+    producer: Producer, redis_server: RedisServer
+) -> None:
+    """At a fifth of the rate that was measured for its heaviest cell on a busy machine."""
+    measured(redis_server, rate=250)
+    sentences = itertools.cycle(stress.sentences())
+    for _ in range(stress.NUM_REQ):
+        some = list(itertools.islice(sentences, max(stress.PAY_SIZES)))
+        request = texts(producer, "default", some, lane="interactive", deadline_ms=600_000)
+        assert not (await producer.submit(request)).duplicate
 
 
 async def test_weight_shortens_the_wait(producer: Producer, redis_server: RedisServer) -> None:
