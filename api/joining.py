@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from api.service import service_of
 from api.waiting import Ending, wait
-from broker.wire import Failure, Outcome, RequestStatus, Submission
+from broker.wire import Details, Failure, Outcome, RequestStatus, Submission
 
 View = tuple[RequestStatus, dict[int, Outcome]]
 
@@ -55,9 +55,12 @@ def _own(view: View, submission: Submission) -> View:
     shared = {
         index: msgspec.structs.replace(
             outcome,
-            details=outcome.details
-            and msgspec.structs.replace(outcome.details, coalesced=outcome.details.sentences),
+            details=outcome.details and _shared(outcome.details),
         )
         for index, outcome in outcomes.items()
     }
     return msgspec.structs.replace(status, ids=submission.ids), shared
+
+
+def _shared(details: Details) -> Details:
+    return msgspec.structs.replace(details, coalesced=details.sentences - details.cached)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from broker import functions, options, users
-from dragoman import checkpoints, dead_letters, demo, keys, lines, stack, top
+from dragoman import checkpoints, dead_letters, demo, keys, lines, memory, stack, top
 from dragoman.client import DEFAULT_URL, Client
 from dragoman.console import FAILED, broker_settings, complain, readable_errors, say
 from dragoman.errors import ServerError
@@ -36,6 +36,7 @@ app.add_typer(models, name="models")
 app.add_typer(broker, name="broker")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(memory.app, name="memory")
 
 API_KEY = typer.Option(
     "--key", envvar="DRAGOMAN_API_KEY", help="API key, where the server asks for one."
