@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from broker.connection import close_async
+from broker.connection import close_async, named
 
 MOST_COMMANDS = 256  # per pipeline
 MOST_BYTES = 1 << 20  # per pipeline, unless a single command is larger
@@ -63,7 +63,7 @@ class Coalescer:
                 pipeline.execute_command(*command)
             answers = await pipeline.execute(raise_on_error=False) if batch else []
         except Exception as error:
-            answers = [error] * len(batch)
+            answers = [named(error)] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue

@@ -223,6 +223,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         one = one.__cause__ or one.__context__
 
 
+def named(error: Exception) -> Exception:
+    """The error as redis-py should have named it: uvloop answers a write to a connection that has
+    just been closed with a RuntimeError, which redis-py lets through."""
+    if isinstance(error, RuntimeError) and "the handler is closed" in str(error):
+        return redis.ConnectionError("Connection closed while writing.")
+    return error
+
+
 @contextmanager
 def reaching_redis() -> Iterator[None]:
     """Raises the broker's errors for whatever the body gets from redis-py."""
@@ -230,3 +238,7 @@ def reaching_redis() -> Iterator[None]:
         yield
     except (redis.RedisError, OSError, TimeoutError) as error:
         raise translated(error) from error
+    except RuntimeError as error:
+        if (known := named(error)) is error:
+            raise
+        raise translated(known) from error

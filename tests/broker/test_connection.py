@@ -1,7 +1,11 @@
+import asyncio
+
 import pytest
 import redis
+import uvloop
 
 from broker import functions
+from broker.coalescer import Coalescer
 from broker.connection import connect, parse_url, reaching_redis, translated
 from broker.documents import DocumentSettings, connect_queue
 from broker.errors import BrokerMisconfigured, BrokerUnavailable
@@ -118,3 +122,34 @@ def test_the_queue_has_a_user_of_its_own_or_the_brokers(tmp_path) -> None:
         told = queue.connection_pool.connection_kwargs
         assert (told.get("username"), told.get("password")) == expected
         queue.close()
+
+
+def test_a_write_to_a_connection_that_uvloop_has_closed_finds_redis_away(
+    redis_server: RedisServer,
+) -> None:
+    class Closed:
+        """A client whose connection is cut between two commands."""
+
+        def pipeline(self, transaction: bool) -> "Closed":
+            return self
+
+        def execute_command(self, *command: str) -> None:
+            pass
+
+        async def execute(self, raise_on_error: bool) -> None:
+            _, writer = await asyncio.open_connection("127.0.0.1", redis_server.port)
+            writer.transport.abort()
+            await asyncio.sleep(0)
+            writer.write(b"PING\r\n")
+
+    async def call() -> None:
+        with reaching_redis():
+            await Closed().execute(raise_on_error=False)
+
+    async def call_in_a_pipeline() -> None:
+        await Coalescer(Closed()).execute("PING")
+
+    with pytest.raises(BrokerUnavailable):
+        uvloop.run(call())
+    with pytest.raises(redis.ConnectionError):  # which the callers try once more
+        uvloop.run(call_in_a_pipeline())
