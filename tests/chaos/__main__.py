@@ -60,7 +60,7 @@ async def run(given: argparse.Namespace) -> int:
 
 async def hurt(cluster: Cluster, ledger: Ledger, given: argparse.Namespace) -> tuple[float, Faults]:
     """Load and faults for so many seconds, then every answer; how long that took."""
-    callers = Callers(cluster.urls, ledger, given.seed, given.bulk, given.small)
+    callers = Callers(cluster, ledger, given.seed, given.bulk, given.small)
     faults = Faults(cluster, callers)
     began = time.monotonic()
     loading = asyncio.ensure_future(callers.run())

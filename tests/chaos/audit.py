@@ -4,6 +4,7 @@ for ever, no process and no file left open."""
 import asyncio
 import os
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 
 from broker.keys import GROUP, Keys
 from broker.wire import LANES
-from tests.chaos.cluster import MARK, Cluster
+from tests.chaos.cluster import BUNDLED, MARK, Cluster
 from tests.chaos.ledger import DEADLY, Ledger
 from tests.chaos.worker import MODEL
 
@@ -35,9 +36,9 @@ async def settled(cluster: Cluster) -> list[str]:
 
 def _outstanding(client: Any) -> list[str]:
     left = []
-    for lane in LANES:
-        stream, backlog = _KEYS.queue(MODEL, lane), _KEYS.backlog(MODEL, lane)
-        held = client.xpending(stream, GROUP)["pending"]
+    for model, lane in product((MODEL, BUNDLED), LANES):
+        stream, backlog = _KEYS.queue(model, lane), _KEYS.backlog(model, lane)
+        held = client.xpending(stream, GROUP)["pending"] if client.exists(stream) else 0
         sizes = {"window": client.xlen(stream), "backlog": client.zcard(backlog), "pending": held}
         left += [f"{size} in the {lane} {name}" for name, size in sizes.items() if size]
     for field, value in client.hgetall(_KEYS.load()).items():
@@ -79,8 +80,8 @@ def tracebacks(cluster: Cluster) -> list[str]:
     """API processes have no fault that may end in one."""
     return [
         f"{api.name} logged a traceback: {api.log}"
-        for api in cluster.apis
-        if "Traceback (most recent call last)" in api.log.read_text(errors="replace")
+        for api in cluster.members
+        if api.url and "Traceback (most recent call last)" in api.log.read_text(errors="replace")
     ]
 
 

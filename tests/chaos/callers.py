@@ -6,18 +6,20 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
 import msgspec
 
+from tests.chaos.cluster import Cluster
 from tests.chaos.ledger import Entry, Ledger
 
 BULK, SMALL = (200, 1_000), (1, 16)  # records of a request
 CALL_S = 60.0  # longest silence before a caller breaks a call off
 POLL_S = 10
 RETRY_S = 0.2
+SENTENCES = ("Where is the station?", "I like tea.", "The train is late.", "Good morning.")
 AGAIN_S = 10.0  # after which an answer is read once more
 PATIENCE_S = 300.0  # for one request, faults and all
 REFUSED = {429, 503, 504}  # not now
@@ -31,12 +33,11 @@ class Callers:
     """``bulk`` callers with large requests and ``small`` ones with small requests, until told to
     stop; then every accepted request is read to its end, and once more."""
 
-    def __init__(
-        self, urls: Callable[[], list[str]], ledger: Ledger, seed: int, bulk: int, small: int
-    ) -> None:
+    def __init__(self, cluster: Cluster, ledger: Ledger, seed: int, bulk: int, small: int) -> None:
         self.ledger = ledger
         self.poison: deque[str] = deque()  # kinds that the next requests are to carry
-        self._urls = urls
+        self._urls = cluster.urls
+        self._bundled = [member.url for member in cluster.bundled if member.url]
         self._seed = seed
         self._sizes = [BULK] * bulk + [SMALL] * small
         self._stopping = asyncio.Event()
@@ -53,7 +54,8 @@ class Callers:
     async def run(self) -> None:
         """Ends when everything that was accepted has been answered, or has taken too long."""
         reader = asyncio.ensure_future(self._read_again())
-        callers = (self._caller(*each) for each in enumerate(self._sizes))
+        callers = [self._caller(*each) for each in enumerate(self._sizes)]
+        callers += [self._real_caller(url) for url in self._bundled]
         await asyncio.gather(*callers)
         self._again.append((0.0, Entry(0, 0)))
         await reader
@@ -72,6 +74,42 @@ class Callers:
                 entry = self.ledger.open(max(size, 8), self.poison.popleft(), key=True)
                 await self._until_accepted(entry, chance, "/jobs")
                 await self._follow(entry, chance)
+
+    async def _real_caller(self, url: str) -> None:
+        """Real sentences for the bundled model, one request after the other, each with its key
+        until it is answered. What it says depends on its batch in the last decimals, so that only
+        ids and the presence of a text can be checked."""
+        while not self._stopping.is_set():
+            number = self.ledger.counts["requests to the bundled model"] + 1
+            self.ledger.counts["requests to the bundled model"] = number
+            records = [{"id": n, "text": f"{text} {number}"} for n, text in enumerate(SENTENCES)]
+            payload = {"fromLang": "en", "toLang": "de", "records": records}
+            content, key = _encode({"payload": payload}), f"bundled-{number}"
+            end = time.monotonic() + PATIENCE_S
+            shown = await self._ask(url, content, key)
+            while shown and time.monotonic() < end:
+                await asyncio.sleep(RETRY_S)
+                shown = await self._ask(url, content, key)
+            if shown:
+                self.ledger.blame(None, f"request {number} to the bundled model: {shown}")
+
+    async def _ask(self, url: str, content: bytes, key: str) -> str:
+        """What is wrong with the answer, "" if nothing is."""
+        try:
+            answer = await self._client.post(
+                f"{url}/translation", content=content, headers={"Idempotency-Key": key}
+            )
+        except UNANSWERED as error:
+            self.ledger.counts["calls that broke"] += 1
+            return type(error).__name__
+        if answer.status_code != 200:
+            return f"{answer.status_code} {answer.text[:200]}"
+        result = _decode(answer.content)["result"]
+        if [record["id"] for record in result] != list(range(len(SENTENCES))):
+            return "the ids are not those that were sent"
+        missing = [record for record in result if not record.get("text")]
+        self.ledger.counts["records of the bundled model"] += len(SENTENCES) - len(missing)
+        return f"records without a text: {missing}" if missing else ""
 
     # ── The ways to call ─────────────────────────────────────────────────────────────────────
 

@@ -1,5 +1,6 @@
-"""The processes under test: Valkey with an append-only file, API processes and workers of two
-protocol versions. Whatever ends is started again."""
+"""The processes under test: Valkey with an append-only file, API processes and stamping workers of
+two protocol versions, and an API process and a worker of the bundled model beside them. Whatever
+ends is started again."""
 
 import asyncio
 import os
@@ -17,9 +18,10 @@ import redis
 
 from tests.chaos.partition import Partition
 from tests.chaos.rollout import ROOT, next_version
-from tests.chaos.worker import CRASHED
+from tests.chaos.worker import CRASHED, MODEL
 from tests.redis_server import RedisServer, free_port
 
+BUNDLED = "small"
 MARK = "DRAGOMAN_CHAOS"  # in the environment of every process of a run
 LOOK_S = 0.1
 READY_S = 120.0
@@ -33,6 +35,7 @@ class Shape:
 
     api: int = 2
     workers: int = 3
+    bundled: bool = True
     lease_s: float = 3.0
     heartbeat_s: float = 0.5
     hang_s: float = 3.0
@@ -49,6 +52,7 @@ class Member:
     environment: dict[str, str]
     log: Path
     url: str = ""
+    colleagues: int = 0  # of an API process: live workers that it should know
     process: subprocess.Popen[bytes] | None = None
     lives: int = 0
     asked: set[int] = field(default_factory=set)  # processes that were told or made to end
@@ -59,10 +63,11 @@ class Member:
     def start(self) -> None:
         self._output = self._output or self.log.open("ab")
         self._began_at = self._output.seek(0, os.SEEK_END)
+        ours = {name: value for name, value in os.environ.items() if name[:9] != "DRAGOMAN_"}
         self.process = subprocess.Popen(
             [sys.executable, *self.arguments],
             cwd=self.directory,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
+            env={**ours, "OMP_NUM_THREADS": "1", **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
@@ -120,13 +125,14 @@ class Cluster:
         self.partition = Partition(self.redis.port)
         self.apis: list[Member] = []
         self.workers: list[Member] = []
+        self.bundled: list[Member] = []  # an API process and a worker of the bundled model
         self.deaths: list[str] = []
         self.restarts = 0
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def members(self) -> list[Member]:
-        return [*self.apis, *self.workers]
+        return [*self.apis, *self.workers, *self.bundled]
 
     def urls(self) -> list[str]:
         return [api.url for api in self.apis]
@@ -138,11 +144,20 @@ class Cluster:
         await self.partition.start()
         newer = next_version(self.directory / "next")
         for number in range(self.shape.api):
-            self._add_api(newer if number == self.shape.api - 1 else ROOT)
+            directory = newer if number == self.shape.api - 1 else ROOT
+            self.apis.append(self._api(f"api-{number}", MODEL, self.shape.workers, directory))
         for number in range(self.shape.workers):
             last = self.shape.workers - 1
             url = self.partition.url if number == last - 1 else self.redis.url
-            self._add_worker(newer if number == last else ROOT, url)
+            arguments = ["tests.chaos.worker", str(ROOT / "models" / "small")]
+            directory = newer if number == last else ROOT
+            self.workers.append(self._worker(f"worker-{number}", arguments, directory, url))
+        if self.shape.bundled:
+            arguments = ["inference_worker", "--threads", "1", "--beams", "1"]
+            self.bundled = [
+                self._api("api-bundled", BUNDLED, 1, ROOT),
+                self._worker("worker-bundled", arguments, ROOT, self.redis.url),
+            ]
         for member in self.members:
             member.start()
         await self.ready()
@@ -157,38 +172,37 @@ class Cluster:
             *("--heartbeat-s", str(shape.heartbeat_s), "--result-ttl-s", str(shape.result_ttl_s)),
         ]
 
-    def _add(self, name: str, arguments: list[str], directory: Path, url: str = "") -> Member:
+    def _member(self, name: str, arguments: list[str], directory: Path) -> Member:
         log = self.directory / f"{name}.log"
-        return Member(name, arguments, directory, {MARK: self.run}, log, url)
+        return Member(name, arguments, directory, {MARK: self.run}, log)
 
-    def _add_api(self, directory: Path) -> None:
+    def _api(self, name: str, model: str, workers: int, directory: Path) -> Member:
         port = free_port()
         flags = [*self._flags(self.redis.url), "--port", str(port), "--grace-s", str(GRACE_S)]
-        arguments = ["-m", "api", *flags, "--access-log", "false"]
-        url = f"http://127.0.0.1:{port}"
-        self.apis.append(self._add(f"api-{len(self.apis)}", arguments, directory, url))
+        arguments = ["-m", "api", *flags, "--model", model, "--access-log", "false"]
+        member = self._member(name, arguments, directory)
+        member.url, member.colleagues = f"http://127.0.0.1:{port}", workers
+        return member
 
-    def _add_worker(self, directory: Path, redis_url: str) -> None:
-        arguments = [
-            *("-m", "tests.chaos.worker", str(ROOT / "models" / "small")),
-            *self._flags(redis_url),
-            *("--hang-s", str(self.shape.hang_s), "--grace-s", str(GRACE_S)),
-        ]
-        self.workers.append(self._add(f"worker-{len(self.workers)}", arguments, directory))
+    def _worker(self, name: str, module: list[str], directory: Path, redis_url: str) -> Member:
+        flags = [*self._flags(redis_url), "--grace-s", str(GRACE_S)]
+        flags += ["--hang-s", str(self.shape.hang_s)]
+        program, *arguments = module
+        return self._member(name, ["-m", program, *arguments, *flags], directory)
 
     async def ready(self) -> None:
         """Returns once every API process answers and knows every worker."""
         end = time.monotonic() + READY_S
         async with httpx.AsyncClient(timeout=5) as client:
-            for api in self.apis:
-                while not await self._sees_workers(client, api.url):
+            for api in (member for member in self.members if member.url):
+                while not await self._sees_workers(client, api):
                     if time.monotonic() > end:
                         raise RuntimeError(f"not ready in {READY_S:.0f} s: {self.directory}")
                     await asyncio.sleep(LOOK_S)
 
-    async def _sees_workers(self, client: httpx.AsyncClient, url: str) -> bool:
+    async def _sees_workers(self, client: httpx.AsyncClient, api: Member) -> bool:
         try:
-            answer = await client.get(f"{url}/readyz", params={"workers": len(self.workers)})
+            answer = await client.get(f"{api.url}/readyz", params={"workers": api.colleagues})
         except httpx.TransportError:
             return False
         return answer.status_code == 200

@@ -115,10 +115,12 @@ class Faults:
     # ── Workers and API processes ────────────────────────────────────────────────────────────
 
     def _worker(self, pick: int) -> Member:
-        return self._cluster.workers[1 + pick % (len(self._cluster.workers) - 1)]
+        victims = self._cluster.workers[1:] + self._cluster.bundled[1:]
+        return victims[pick % len(victims)]
 
     def _api(self, pick: int) -> Member:
-        return self._cluster.apis[1 + pick % (len(self._cluster.apis) - 1)]
+        victims = self._cluster.apis[1:] + self._cluster.bundled[:1]
+        return victims[pick % len(victims)]
 
     async def _kill_worker(self, pick: int) -> None:
         self._worker(pick).send(signal.SIGKILL)

@@ -93,7 +93,7 @@ async def replaced(cluster: Cluster, member: Member) -> None:
 @pytest.mark.slow
 async def test_no_request_fails_while_every_process_is_replaced() -> None:
     """One API process and one worker are of another protocol version, as in a deployment."""
-    cluster = Cluster(Shape(lease_s=15.0), "rolling")
+    cluster = Cluster(Shape(lease_s=15.0, bundled=False), "rolling")
     try:
         await cluster.start()
         async with Balanced(cluster.urls()).calling() as callers:

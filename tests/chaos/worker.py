@@ -19,7 +19,7 @@ from inference_worker.serve import serve
 from inference_worker.settings import WorkerSettings
 from inference_worker.tokens import Vocabulary
 
-MODEL = "small"
+MODEL = "stamping"
 SLOTS = 64
 STEP_S = 0.005
 CRASHED = 66  # exit status of a worker that its record ended
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> None:
     )
     logs.configure("info")
     vocabulary = Vocabulary(Path(arguments[0]))
-    model = LanguageModel(MODEL, "stamping", vocabulary, settings.max_source_tokens, max_length=200)
+    model = LanguageModel(MODEL, "none", vocabulary, settings.max_source_tokens, max_length=200)
     serve(broker_settings, settings, model, Stamping(vocabulary, settings.slots or SLOTS))
 
 
