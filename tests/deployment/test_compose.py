@@ -7,9 +7,14 @@ import pytest
 import yaml
 
 from api.settings import ApiSettings
+from broker import users
 from tests.deployment import settings, tools
 
-FILES = {"cpu": ("compose.yaml",), "gpu": ("compose.yaml", "compose.gpu.yaml")}
+FILES = {
+    "cpu": ("compose.yaml",),
+    "gpu": ("compose.yaml", "compose.gpu.yaml"),
+    "secure": ("compose.yaml", "compose.secure.yaml"),
+}
 SERVICES = {"api": "dragoman-api", "worker": "dragoman-worker", "documents": "dragoman-documents"}
 
 
@@ -57,6 +62,33 @@ def test_settings_exist_and_fit(services: dict[str, Any]) -> None:
 def test_open_on_this_machine_alone(services: dict[str, Any]) -> None:
     assert settings.starts(services["api"]["environment"])
     assert services["lb"]["ports"][0].startswith("${DRAGOMAN_PUBLISH:-127.0.0.1:")
+
+
+def test_secure_is_what_it_says(services: dict[str, Any]) -> None:
+    secure = read("compose.secure.yaml")
+    assert set(secure["secrets"]) == {
+        "key-secret", users.ACL_FILE, *(f"{name}.password" for name in users.USERS),
+    }  # fmt: skip
+    environment = services["api"]["environment"] | secure["services"]["api"]["environment"]
+    assert settings.starts(environment)
+    assert environment["DRAGOMAN_INSECURE"] == "false"
+    for name, tier in (SERVICES | {"init": "dragoman-api"}).items():
+        service = secure["services"][name]
+        assert set(service["environment"]) <= settings.VARIABLES
+        settings.read(tier, service["environment"])
+        files = {
+            value.removeprefix("/run/secrets/")
+            for variable, value in service["environment"].items()
+            if variable.endswith("_FILE")
+        }
+        assert files == set(service["secrets"]), name
+        user = {"init": "operator"}.get(name, name)
+        assert service["environment"]["DRAGOMAN_REDIS_USER"] == f"dragoman-{user}"
+        assert f"{user}.password" in files
+    plain, guarded = services["redis"]["command"], secure["services"]["redis"]["command"]
+    assert [
+        part for part in guarded if part not in ("--aclfile", "/run/secrets/users.acl")
+    ] == plain
 
 
 def test_redis_keeps_accepted_work(services: dict[str, Any]) -> None:

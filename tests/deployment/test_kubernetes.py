@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from api.metrics import Metrics
+from broker import users
 from broker.keys import Keys
 from broker.wire import LANES, Load
 from tests.deployment import rendered, settings, tools
@@ -17,7 +18,10 @@ from tests.deployment.rendered import Manifest
 SCHEMAS = ("1.33", "1.37")
 CUSTOM = {"ScaledObject"}  # no schema of Kubernetes' own
 # Secrets that a person makes, as docs/deployment.md says.
-BY_HAND = {"dragoman-redis": {"password"}, "dragoman-keys": {"secret"}}
+BY_HAND = {
+    "dragoman-redis": {f"{name}.password" for name in users.USERS} | {users.ACL_FILE},
+    "dragoman-keys": {"secret"},
+}
 SECRET_FILES = ("_PASSWORD_FILE", "_SECRET_FILE")
 TIERS = set(settings.TIERS)
 UNITS = {"m": 1e-3, "": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -199,7 +203,18 @@ def test_every_secret_file_lies_in_a_mounted_secret(name: str) -> None:
                 folder, _, key = path.rpartition("/")
                 (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == folder)
                 (volume,) = (v for v in pod(workload)["volumes"] if v["name"] == mount["name"])
-                assert key in BY_HAND[volume["secret"]["secretName"]]
+                secret = volume["secret"]
+                assert key in BY_HAND[secret["secretName"]]
+                assert "items" not in secret or key in {item["key"] for item in secret["items"]}
+
+
+def test_a_pod_holds_the_passwords_of_its_own_tier(name: str) -> None:
+    for workload in workloads(name):
+        for volume in pod(workload).get("volumes", []):
+            held = {item["key"] for item in volume.get("secret", {}).get("items", [])}
+            tier = workload["metadata"]["name"].removeprefix("dragoman-")
+            assert held <= {f"{tier}.password", "rq.password"}
+            assert not held or pod(workload)["securityContext"]["fsGroup"] == 10001  # may read it
 
 
 def test_the_api_asks_for_keys_or_is_said_to_be_open(name: str) -> None:
