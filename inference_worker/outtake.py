@@ -125,7 +125,8 @@ class Outtake:
         if isinstance(reading, Again):
             self._try(unit, reading)
             return []
-        if self._memory and unit.name and reading.clean:
+        # What there is to say of a translation is said every time: such a one is not remembered.
+        if self._memory and unit.name and reading.clean and not reading.mended:
             self._memory.note(unit.name, reading.text)
         for spot in unit.spots:
             spot.draft.settle_reading(spot.at, reading, translated.ended_s)

@@ -10,10 +10,12 @@ import redis
 from broker import functions
 from broker.consumer import Consumer
 from broker.errors import BrokerUnavailable
+from broker.memory import Memory
 from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.waiter import Waiter
 from tests.broker.parties import MODEL, beat, serve, submission
+from tests.broker.test_memory import of
 from tests.redis_server import RedisServer, free_port, wait_until
 
 
@@ -48,6 +50,28 @@ async def test_three_shards_on_three_primaries(cluster: list[RedisServer]) -> No
     assert len(functions.init(settings)) == 3
     await round_trips(settings, requests=30)
     assert all(server.client.dbsize() > 5 for server in cluster)  # each has its share of the work
+
+
+def test_the_memory_is_spread_over_the_primaries(cluster: list[RedisServer]) -> None:
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in cluster)
+    memory = Memory(
+        BrokerSettings(
+            redis_url=f"redis+cluster://{hosts}",
+            shards=3,
+            redis_timeout_s=5.0,
+            memory_sentences=90,
+        )
+    )
+    translations = of(*(f"text {at}" for at in range(60)), tenant="a") | of("one", tenant="b")
+    memory.keep(translations)
+    assert memory.find(translations) == translations
+    assert all(server.client.dbsize() > 5 for server in cluster)
+    memory.keep(of(*(f"more {at}" for at in range(200)), tenant="a"))  # the oldest go first
+    held = memory.find(translations | of(*(f"more {at}" for at in range(200)), tenant="a"))
+    assert 60 <= len(held) <= 91
+    memory.forget("a")
+    assert memory.find(translations) == of("one", tenant="b")
+    memory.close()
 
 
 async def round_trips(settings: BrokerSettings, requests: int) -> None:

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from broker.memory import Memory, Name
 from broker.settings import BrokerSettings
+from broker.warnings import Code, warning
 from broker.wire import Delivery, Details
 from inference_worker.draft import LanguageModel, prepared
+from inference_worker.engine.protocol import Finished, Hypothesis
 from inference_worker.memory import SentenceMemory
+from inference_worker.quality.review import SelfCheck
 from inference_worker.tokens import Vocabulary
 from tests.inference_worker.engines import Echo, raising
 from tests.inference_worker.parties import Broker
@@ -166,6 +169,37 @@ def test_pieces_the_model_does_not_know_are_told_every_time(stage: Stage) -> Non
     second = stage.broker.add("So ☃ it is.")
     stage.settle(second)
     assert details(stage, *second).warnings == details(stage, *first).warnings
+
+
+class Second(Echo):
+    """Says back what it was given and, as its second best, the same German sentence every time."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self._other = Hypothesis(tuple(vocabulary.pieces("So ist es an diesem Tag.")), -1.0)
+
+    def step(self) -> list[Finished]:
+        return [Finished(one.key, (*one.hypotheses, self._other)) for one in super().step()]
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "warned"),
+    [
+        ("report", "So it is on this day.", "copied"),
+        ("retry", "So ist es an diesem Tag.", "mended"),
+    ],
+)
+def test_what_a_warning_is_given_for_is_not_kept(
+    vocabulary: Vocabulary, shelf: Shelf, mode: SelfCheck, text: str, warned: Code
+) -> None:
+    model = LanguageModel("small", "r1", vocabulary, 64, 200, self_check=mode)
+    stage = Stage(model, Second(vocabulary), memory=SentenceMemory(shelf, model))
+    for _ in range(2):
+        records = stage.broker.add("So it is on this day.", target="de")
+        stage.settle(records)
+        assert stage.broker.texts(records) == [text]
+        assert details(stage, *records).warnings == [warning(warned, 1, 1)]
+    assert shelf.held == {}
 
 
 def test_suspects_are_recalled_too(stage: Stage) -> None:
