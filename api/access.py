@@ -49,16 +49,17 @@ class Access:
                 message.setdefault("headers", []).append((b"x-request-id", request_id.encode()))
             await send(message)
 
-        with self._metrics.in_flight.track_inprogress():
-            logs.request_id.set(request_id)  # of this request's task, to its end
-            try:
-                await self._app(scope, receive, send_named)
-            except Exception as error:
-                if status:
-                    raise
-                await problem_of(error).response()(scope, receive, send_named)
-            finally:
-                self._note(scope, status, time.perf_counter() - began, request_id)
+        self._metrics.in_flight.inc()
+        logs.request_id.set(request_id)  # of this request's task, to its end
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception as error:
+            if status:
+                raise
+            await problem_of(error).response()(scope, receive, send_named)
+        finally:
+            self._metrics.in_flight.dec()
+            self._note(scope, status, time.perf_counter() - began, request_id)
 
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = self._routes.get(scope.get("endpoint"), OTHER)

@@ -24,9 +24,10 @@ from api.gate import Gate
 from api.metrics import Metrics
 from api.openapi import Endpoint, Operation, document, released
 from api.page import show_asset, show_page
-from api.problems import HANDLED, answer
+from api.problems import HANDLED, answer, hung_up
 from api.service import Catalogue, Service, service_of
 from api.settings import ApiSettings
+from api.shortcut import Shortcut
 from broker.documents import MAX_DOCUMENT_BYTES, DocumentSettings
 from broker.errors import BrokerError
 from broker.keys import model_name
@@ -47,6 +48,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *usage.OPERATIONS,
     *health.OPERATIONS,
 )
+HOT = (("POST", "/translation"), ("POST", "/jobs"))  # what takes the short way
 PREPARE_AGAIN_S = 1.0
 FORM_BYTES = 128 * 1024  # what a form may add to the document in it
 
@@ -76,10 +78,12 @@ def create_app(
     app.openapi = _Document(operations, keys=secret is not None)  # type: ignore[method-assign]
     app.state.service = _service(broker_settings, settings, Metrics(metrics_directory), secret)
     app.state.shelf = documents.shelf(broker_settings, document_settings)
-    _add_routes(app, operations)
+    endpoints = _add_routes(app, operations)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
-    app.add_exception_handler(ClientDisconnect, _hung_up)
+    app.add_exception_handler(ClientDisconnect, _left)
+    # From the innermost to the outermost.
+    app.add_middleware(Shortcut, direct={at: endpoints[at] for at in HOT})
     app.add_middleware(
         BodyCap,
         max_body_bytes=settings.max_body_bytes,
@@ -97,9 +101,9 @@ def create_app(
     return app
 
 
-async def _hung_up(request: Request, error: Exception) -> Response:
-    """The caller went away while it was sending: nobody's mistake, and nobody reads this."""
-    return Response(status_code=translation.CLIENT_CLOSED_REQUEST)
+async def _left(request: Request, error: Exception) -> Response:
+    """The caller went away while it was sending."""
+    return hung_up()
 
 
 class _Document:
@@ -135,17 +139,21 @@ def _service(
     )
 
 
-def _add_routes(app: FastAPI, operations: Iterable[Operation]) -> None:
+def _add_routes(app: FastAPI, operations: Iterable[Operation]) -> dict[tuple[str, str], Endpoint]:
     """One route per path, so that a 405 tells all of its methods; ours before those of /docs,
-    because routes are tried in turn."""
+    because routes are tried in turn. Returns what the routes call by method and path."""
+    endpoints: dict[tuple[str, str], Endpoint] = {}
     documentation = app.router.routes[:]
     app.router.routes.clear()
     for path, group in groupby(operations, key=lambda operation: operation.path):
         methods = {operation.method: operation for operation in group}
-        app.add_route(path, _by_method(methods), methods=list(methods))
+        endpoint = _by_method(methods)
+        app.add_route(path, endpoint, methods=list(methods))
+        endpoints.update(((method, path), endpoint) for method in methods)
     app.add_route("/", show_page)
     app.add_route("/assets/{name}", show_asset)
     app.router.routes.extend(documentation)
+    return endpoints
 
 
 def _by_method(operations: dict[str, Operation]) -> Endpoint:

@@ -73,7 +73,7 @@ async def _follow(
 async def _more(service: Service, watch: Watch) -> bool:
     """Waits for news; False when there were none for as long as a stream may be silent."""
     heartbeat_s = service.settings.events_heartbeat_s
-    ending = await wait(watch.progressed(heartbeat_s), service.draining)
+    ending = await wait(watch, watch.progressed(heartbeat_s), service.draining)
     if ending is Ending.CAME:
         await asyncio.sleep(GATHER_S)
     return ending is not Ending.TIMED_OUT

@@ -20,10 +20,10 @@ from api.parameters import (
     flag,
     wait_s,
 )
-from api.problems import unknown_job
+from api.problems import hung_up, unknown_job
 from api.results import job, ticket
 from api.service import service_of
-from api.translation import CLIENT_CLOSED_REQUEST, hand_over
+from api.translation import hand_over
 from api.waiting import Ending, wait
 
 FRESH = {"Cache-Control": "no-store"}
@@ -46,9 +46,11 @@ async def read_job(request: Request) -> Response:
             if status is None:
                 raise unknown_job()
             if not status.finished:
-                ending = await wait(watch.finished(patience_s), service.draining, request.receive)
+                ending = await wait(
+                    watch, watch.finished(patience_s), service.draining, request.receive
+                )
                 if ending is Ending.LEFT:
-                    return Response(status_code=CLIENT_CLOSED_REQUEST)
+                    return hung_up()
     view = await service.producer.view(tenant, request_id)
     if view is None:
         raise unknown_job()

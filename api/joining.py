@@ -36,7 +36,7 @@ async def share(
         status = await service.producer.watch(submission.tenant, joined)
         if status is None or status.finished:
             watch.tell(ended=True)
-        ending = await wait(watch.finished(patience_s), service.closing, request.receive)
+        ending = await wait(watch, watch.finished(patience_s), service.closing, request.receive)
         if ending is Ending.CAME:
             view = await service.producer.view(submission.tenant, joined)
             if view is not None and view[0].state in ("done", "failed"):

@@ -28,6 +28,7 @@ from broker.errors import (
 log = logging.getLogger("dragoman.api")
 
 MEDIA_TYPE = "application/problem+json"
+CLIENT_CLOSED_REQUEST = 499
 RETRY_UNAVAILABLE_S = 1
 RETRY_UNMEASURED_S = (5.0, 15.0)  # overloaded before any drain rate was measured
 LEAST_SPREAD_S = 2.0  # over which refused callers come back at least
@@ -71,6 +72,11 @@ class Problem(Exception):
             body["field"] = self.field
         content = msgspec.json.encode(body | self.members)
         return Response(content, self.status, self.headers, MEDIA_TYPE)
+
+
+def hung_up() -> Response:
+    """For a caller who went away: nobody's mistake. Nobody reads it; it tells the metrics."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 def unknown_job() -> Problem:

@@ -3,8 +3,7 @@ two bells that ring when the process is asked to stop."""
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -22,30 +21,16 @@ RETRY_NO_MODEL_S = 5
 
 
 class Bell:
-    """Rings once; wakes every wait that asked to be woken."""
+    """Rings once; calls every listener, which must not raise."""
 
     def __init__(self) -> None:
         self.rung = False
-        self._listeners: set[asyncio.Future[None]] = set()
+        self.listeners: set[Callable[[], None]] = set()
 
     def ring(self) -> None:
         self.rung = True
-        for listener in self._listeners:
-            if not listener.done():
-                listener.set_result(None)
-
-    @contextmanager
-    def heard(self) -> Iterator[asyncio.Future[None]]:
-        """A future that is done once the bell has rung. One each: a shared one would search its
-        list of callbacks for every waiter that leaves."""
-        listener: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.rung:
-            listener.set_result(None)
-        self._listeners.add(listener)
-        try:
-            yield listener
-        finally:
-            self._listeners.discard(listener)
+        for listener in tuple(self.listeners):
+            listener()
 
 
 class Catalogue:

@@ -21,7 +21,7 @@ from api.parameters import (
     flag,
     preference,
 )
-from api.problems import Problem, problem_of
+from api.problems import Problem, hung_up, problem_of
 from api.results import accepted, fresh_ticket, location, ticket, translation
 from api.service import service_of
 from api.waiting import Ending, wait
@@ -30,7 +30,6 @@ from broker.waiter import Watch
 from broker.wire import Submission
 
 EXPIRY_S = 1.0  # what a worker gets to report records as expired before we stop to wait for them
-CLIENT_CLOSED_REQUEST = 499  # nobody reads it; it tells the metrics that the caller left
 
 
 async def translate(request: Request) -> Response:
@@ -78,7 +77,7 @@ async def _share(
         left_s = max(0.0, patience_s - (monotonic() - began_s))
         ending, view = await share(request, own, joined, left_s)
         if ending is Ending.LEFT:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return hung_up()
         if view is not None:
             return translation(*view, details, wanted.applied)
         spent_s = monotonic() - began_s
@@ -118,11 +117,11 @@ async def _answer(
     """Waits and answers; the request is with the broker from here on."""
     service = service_of(request)
     try:
-        ending = await wait(watch.finished(patience_s), service.closing, request.receive)
+        ending = await wait(watch, watch.finished(patience_s), service.closing, request.receive)
         if ending is Ending.LEFT:
             if not submission.kept:
                 await service.producer.leave(submission.tenant, request_id)
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+            return hung_up()
         if ending is not Ending.CAME:
             await service.producer.keep(submission.tenant, request_id)
         view = await service.producer.view(submission.tenant, request_id)

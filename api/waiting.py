@@ -1,13 +1,20 @@
-"""Waiting for work while the caller may go away and the process may be asked to stop."""
+"""Waiting for work while the caller may go away and the process may be asked to stop.
+
+Most waits are short and end with the work, so that one costs no task: the watch is awaited by the
+request's own, whoever ends it early interrupts the watch, and the connection is only looked at once
+a wait has lasted for a while.
+"""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import Any
 
 from starlette.types import Receive
 
 from api.service import Bell
+from broker.waiter import Watch
+
+UNWATCHED_S = 0.25  # a caller who leaves sooner is noticed then
 
 
 class Ending(Enum):
@@ -20,29 +27,55 @@ class Ending(Enum):
 
 
 async def wait(
-    awaited: Coroutine[None, None, bool], bell: Bell, receive: Receive | None = None
+    watch: Watch, coming: Coroutine[None, None, bool], bell: Bell, receive: Receive | None = None
 ) -> Ending:
-    """Awaits a broker watch, which answers False on its own time-out.
+    """Awaits ``coming``, one of the coroutines of ``watch``, which answers False on its own
+    time-out.
 
     ``receive`` is the request's, its body already read; without it nobody looks at the connection.
     """
-    coming = asyncio.ensure_future(awaited)
-    leaving = asyncio.ensure_future(_disconnected(receive)) if receive else None
+    early: Ending | None = None
+
+    def interrupt(reason: Ending) -> None:
+        nonlocal early
+        early = early or reason
+        watch.interrupt()
+
+    def stop() -> None:
+        interrupt(Ending.STOPPING)
+
+    look = _Look(receive, lambda: interrupt(Ending.LEFT)) if receive else None
+    bell.listeners.add(stop)
     try:
-        with bell.heard() as stopping:
-            events: set[asyncio.Future[Any]] = {coming, stopping}
-            if leaving:
-                events.add(leaving)
-            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
-            if coming.done():
-                return Ending.CAME if coming.result() else Ending.TIMED_OUT
-            return Ending.LEFT if leaving and leaving.done() else Ending.STOPPING
+        if bell.rung:
+            stop()
+        if await coming:
+            return Ending.CAME
+        return early or Ending.TIMED_OUT
     finally:
-        coming.cancel()
-        if leaving:
-            leaving.cancel()
+        bell.listeners.discard(stop)
+        if look:
+            look.end()
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Look:
+    """Looks at a connection from ``UNWATCHED_S`` after now on, until ``end``."""
+
+    def __init__(self, receive: Receive, left: Callable[[], None]) -> None:
+        self._receive = receive
+        self._left = left
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(UNWATCHED_S, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.ensure_future(self._disconnected())
+
+    async def _disconnected(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._left()
+
+    def end(self) -> None:
+        self._timer.cancel()
+        if self._task:
+            self._task.cancel()

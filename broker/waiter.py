@@ -4,6 +4,7 @@ sweep that finds what the news missed."""
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -30,8 +31,8 @@ class Watch:
         self, waiter: "Waiter", tenant: str, request_id: str, submission: Submission | None
     ) -> None:
         self._watches = waiter.watches
-        self._news = asyncio.Event()
-        self._end = asyncio.Event()
+        self._news = self._ended = self._interrupted = False
+        self._turn: asyncio.Future[None] | None = None  # of whoever waits here
         self.tenant = tenant
         self.request_id = request_id
         self.submission = submission
@@ -53,22 +54,47 @@ class Watch:
             del self._watches[self.request_id]
 
     async def finished(self, timeout_s: float) -> bool:
-        """True once the request has ended or was lost (its view tells which); False on time-out."""
-        return await _wait(self._end, timeout_s)
+        """True once the request has ended or was lost (its view tells which); False on time-out.
+
+        One coroutine at a time may wait, here or in ``progressed``.
+        """
+        return await self._reached(lambda: self._ended, timeout_s)
 
     async def progressed(self, timeout_s: float) -> bool:
         """True once more records have ended since the last call; False on time-out."""
-        progressed = await _wait(self._news, timeout_s)
-        if not self._end.is_set():
-            self._news.clear()
+        progressed = await self._reached(lambda: self._news, timeout_s)
+        if not self._ended:
+            self._news = False
         return progressed
 
     def tell(self, ended: bool) -> None:
         """Called by the waiter with news of the request."""
         self.heard = time.monotonic()
-        self._news.set()
-        if ended:
-            self._end.set()
+        self._news = True
+        self._ended = self._ended or ended
+        self._wake()
+
+    def interrupt(self) -> None:
+        """Ends the wait that is going on, or the next one, as if its time were over."""
+        self._interrupted = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
+
+    async def _reached(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        loop = asyncio.get_running_loop()
+        timer = None if reached() else loop.call_later(timeout_s, self.interrupt)
+        try:
+            while not reached() and not self._interrupted:
+                self._turn = loop.create_future()
+                await self._turn
+        finally:
+            self._turn, self._interrupted = None, False
+            if timer:
+                timer.cancel()
+        return reached()
 
 
 class Waiter:
@@ -181,17 +207,6 @@ class Waiter:
         )
         watch.heard = now
         log.warning("request %s was lost by Redis and is queued again", watch.request_id)
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
-    if event.is_set():
-        return True
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _entry_order(entry: str) -> tuple[int, int]:
