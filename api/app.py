@@ -74,6 +74,7 @@ def create_app(
         static_url="/docs/assets",
         swagger_ui_oauth2_redirect_url="/docs/oauth2-redirect",
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # asked for at each request
     )
     app.openapi = _Document(operations, keys=secret is not None)  # type: ignore[method-assign]
     app.state.service = _service(broker_settings, settings, Metrics(metrics_directory), secret)

@@ -6,22 +6,31 @@ for each request in flight would soon be thousands.
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
-from broker.connection import close_async, named
+from broker.connection import named
+from broker.exchange import Command, Exchange, packed
 
 MOST_COMMANDS = 256  # per pipeline
 MOST_BYTES = 1 << 20  # per pipeline, unless a single command is larger
 MOST_PIPELINES = 8  # in flight, each on a connection of its own
 
-Call = tuple[tuple[Any, ...], asyncio.Future[Any]]
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command that waits to be sent, and its caller."""
+
+    command: Command
+    packed: bytes
+    future: asyncio.Future[Any]
 
 
 class Coalescer:
     """Sends commands in pipelines and gives each caller its own answer or exception."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, timeout_s: float) -> None:
+        self._exchange = Exchange(client, timeout_s)
         self._waiting: deque[Call] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -29,7 +38,7 @@ class Coalescer:
         """The server's answer. Raises what redis-py raises; the command may have run then."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._waiting.append((command, future))
+        self._waiting.append(Call(command, packed(command), future))
         if len(self._waiting) == 1:
             loop.call_soon(self._flush)
         return await future
@@ -48,32 +57,33 @@ class Coalescer:
         taken: list[Call] = []
         size = 0
         while self._waiting and len(taken) < MOST_COMMANDS and size < MOST_BYTES:
-            command, future = self._waiting.popleft()
-            if future.cancelled():
+            call = self._waiting.popleft()
+            if call.future.cancelled():
                 continue  # its caller gave up before it was sent
-            size += sum(len(part) for part in command if isinstance(part, bytes | str))
-            taken.append((command, future))
+            size += len(call.packed)
+            taken.append(call)
         return taken
 
     async def _run(self, batch: list[Call]) -> None:
+        if not batch:
+            return
         answers: list[Any]
         try:
-            pipeline = self._client.pipeline(transaction=False)
-            for command, _ in batch:
-                pipeline.execute_command(*command)
-            answers = await pipeline.execute(raise_on_error=False) if batch else []
+            answers = await self._exchange.run(
+                [call.command for call in batch], [call.packed for call in batch]
+            )
         except Exception as error:
             answers = [named(error)] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
+        for call, answer in zip(batch, answers, strict=True):
+            if call.future.done():
                 continue
             if isinstance(answer, Exception):
-                future.set_exception(answer)
+                call.future.set_exception(answer)
             else:
-                future.set_result(answer)
+                call.future.set_result(answer)
 
     async def close(self) -> None:
         """Waits for what is in flight and closes the connections."""
         while self._running:
             await asyncio.wait(self._running)
-        await close_async(self._client)
+        await self._exchange.close()

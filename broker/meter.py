@@ -58,7 +58,7 @@ class Meter:
 
     def __init__(self, settings: BrokerSettings) -> None:
         self._settings = settings
-        self._redis = Coalescer(connect_async(settings))
+        self._redis = Coalescer(connect_async(settings), settings.redis_timeout_s)
 
     async def key(self, identity: str) -> KeyEntry | None:
         """The key of that id; None if there is none."""

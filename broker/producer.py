@@ -45,7 +45,7 @@ class Producer:
         self.settings = settings
         self.process = process
         self._keys = shard_keys(settings.shards)
-        self._redis = Coalescer(connect_async(settings))
+        self._redis = Coalescer(connect_async(settings), settings.redis_timeout_s)
         self._timers: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
