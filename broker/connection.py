@@ -3,6 +3,7 @@ exceptions become the broker's own."""
 
 import os
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
