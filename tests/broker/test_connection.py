@@ -147,7 +147,7 @@ def test_a_write_to_a_connection_that_uvloop_has_closed_finds_redis_away(
             await Closed().execute(raise_on_error=False)
 
     async def call_in_a_pipeline() -> None:
-        await Coalescer(Closed()).execute("PING")
+        await Coalescer(Closed(), 1.0).execute("PING")
 
     with pytest.raises(BrokerUnavailable):
         uvloop.run(call())
