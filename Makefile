@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_TRAINING := $(VENV)/.installed-training
+INSTALLED_AUDIT := $(VENV)/.installed-audit
 
 # Of make train and make evaluate.
 MINUTES ?= 60
@@ -19,7 +20,7 @@ SEED ?= 1
 
 ARGS ?=
 
-.PHONY: help install install-dev run demo test lint train evaluate k8s e2e-containers exact chaos clean
+.PHONY: help install install-dev run demo test lint fuzz lock audit sbom licences train evaluate k8s e2e-containers exact chaos clean
 
 help:
 	@echo 'make run          install, then run the service on http://127.0.0.1:9527 (Ctrl-C stops it)'
@@ -31,6 +32,8 @@ help:
 	@echo 'make k8s          render k8s/deployment.yaml; make e2e-containers tries the images under load'
 	@echo 'make exact        hold the engine to transformers on 2,000 cases'
 	@echo 'make chaos        hurt every process under load and check every answer (SECONDS=60 SEED=1)'
+	@echo 'make fuzz         an hour of hostile requests against real processes (MINUTES=60)'
+	@echo 'make lock         pin what the images install; make audit, sbom, licences look at it'
 	@echo 'make clean        remove $(VENV) and what tools have cached'
 
 install: $(INSTALLED)
@@ -61,6 +64,11 @@ $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 $(INSTALLED_TRAINING): pyproject.toml | $(BIN)/python
 	@echo 'Installing what training needs into $(VENV) ...'
 	@$(PIP) install --editable '.[worker,training]'
+	@touch $@
+
+$(INSTALLED_AUDIT): pyproject.toml | $(BIN)/python
+	@echo 'Installing what looks after the dependencies into $(VENV) ...'
+	@$(PIP) install --editable '.[audit]'
 	@touch $@
 
 run: install
@@ -99,6 +107,35 @@ exact: install-dev
 # A seed makes the same faults again. ARGS: python -m tests.chaos --help.
 chaos: install-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(ARGS)
+
+# What the images install, with hashes, for every platform. CUDA's image is not among them: which
+# PyTorch it takes depends on the driver. Versions only change with UPGRADE=--upgrade.
+LOCKS := $(patsubst %,requirements/%.lock,api cpu documents)
+UPGRADE ?=
+lock: $(INSTALLED_AUDIT)
+	@for extra in api cpu documents; do \
+	  $(BIN)/uv pip compile --quiet pyproject.toml --extra $$extra --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --no-emit-index-url $(UPGRADE) \
+	    --output-file requirements/$$extra.lock >/dev/null || exit 1; done
+
+# Known holes in what is locked. Needs the advisory service of the public package index.
+audit: $(INSTALLED_AUDIT)
+	@for lock in $(LOCKS); do \
+	  $(BIN)/pip-audit --strict --disable-pip --progress-spinner off --requirement $$lock || { \
+	    echo "$$lock has known holes, or could not be compared: see above. Where the advisory" \
+	         'service cannot be reached nothing has been audited.' >&2; exit 1; }; done
+
+# Software bills of materials (CycloneDX).
+sbom: $(INSTALLED_AUDIT)
+	@mkdir -p build/sbom
+	@for lock in $(LOCKS); do \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	    --output-file build/sbom/$$(basename $$lock .lock).json $$lock || exit 1; done
+	@ls build/sbom/*.json
+
+# docs/licences.md; a licence that is not in the list of the module is refused.
+licences: $(INSTALLED_DEV) $(INSTALLED_AUDIT)
+	$(BIN)/python -m tests.security.licences --write
 
 # k8s/deployment.yaml is what the dev overlay renders to; a test keeps the two equal.
 k8s: install-dev

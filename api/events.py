@@ -133,7 +133,7 @@ OPERATIONS = (
         "Jobs",
         parameters=(JOB_ID, LAST_EVENT_ID, DETAILS, REQUEST_ID),
         answers=(
-            Answer(200, "The stream.", media_type=MEDIA_TYPE),
+            Answer(200, "The stream.", "JobEvent", media_type=MEDIA_TYPE),
             problem(400, "A parameter does not fit."),
             problem(404, "No such job."),
             problem(503, "Redis is away.", Retry_After="Seconds."),

@@ -85,7 +85,8 @@ class Operation:
     open: bool = False  # answers without an API key
 
     def document(self) -> dict[str, Any]:
-        answers = self.answers if self.open else (*KEY_ANSWERS, *self.answers)
+        keyed = () if self.open else KEY_ANSWERS
+        answers = (*COMMON_ANSWERS, *keyed, *self.answers)
         described: dict[str, Any] = {
             "operationId": self.endpoint.__name__,
             "summary": self.summary,
@@ -115,6 +116,10 @@ def problem(status: int, description: str, **headers: str) -> Answer:
     )
 
 
+COMMON_ANSWERS = (
+    problem(408, "The headers or the body did not come in time."),
+    problem(431, "The request line and the headers are too large."),
+)
 KEY_ANSWERS = (
     problem(
         401,

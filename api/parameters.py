@@ -17,7 +17,7 @@ MAX_WORKERS = 10_000
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
-_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+_SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _VISIBLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -204,13 +204,19 @@ IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
     "header",
     "The same key with the same body is the same request, however often it is sent.",
-    {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+    {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_KEY_CHARS,
+        "pattern": f"^{_VISIBLE.pattern}$",
+    },
 )
 REQUEST_ID = Parameter(
     "X-Request-Id",
     "header",
-    "Comes back in the answer and stands in the log; made up when absent.",
-    {"type": "string", "maxLength": 128},
+    "Comes back in the answer and stands in the log, if it is 1 to 128 visible ASCII characters;"
+    " made up otherwise.",
+    {"type": "string"},
 )
 TRACEPARENT = Parameter(
     "traceparent", "header", "W3C trace context, passed on with the records.", {"type": "string"}

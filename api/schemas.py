@@ -146,6 +146,14 @@ class Job(JobTicket, frozen=True, rename="camel"):
     ]
 
 
+class JobEvent(msgspec.Struct, frozen=True):
+    """A Server-Sent Event of a job: ``record`` carries a RecordResult, ``end`` a JobTicket, each as
+    JSON."""
+
+    event: str
+    data: str
+
+
 class Language(msgspec.Struct, frozen=True):
     """A language that may be source or target."""
 
@@ -237,6 +245,7 @@ ALL: tuple[type[msgspec.Struct], ...] = (
     TranslationResult,
     JobTicket,
     Job,
+    JobEvent,
     Languages,
     Usage,
     Health,

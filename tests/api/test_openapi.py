@@ -26,6 +26,12 @@ def told(path: str, method: str, answer: httpx.Response) -> None:
     described = DOCUMENT["paths"][path][method]["responses"][str(answer.status_code)]
     media = answer.headers["content-type"].partition(";")[0]
     schema = described["content"][media]["schema"]
+    if media == "text/event-stream":
+        for event in answer.text.split("\n\n"):
+            lines = [line.partition(": ") for line in event.splitlines()]
+            if any(name == "data" for name, _, _ in lines):
+                fits({name: value for name, _, value in lines}, schema)
+        return
     fits(answer.json() if "json" in media else answer.text, schema)
 
 
