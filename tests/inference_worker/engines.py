@@ -72,6 +72,17 @@ def raising(sentence: tuple[int, ...]) -> Callable[[list[Sentence]], None]:
     return fault
 
 
+def quoting(sentence: tuple[int, ...], text: str) -> Callable[[list[Sentence]], None]:
+    """A fault: as ``raising``, with an error that quotes what was being translated."""
+    inside_it = holding(sentence)
+
+    def fault(inside: list[Sentence]) -> None:
+        if inside_it(inside):
+            raise RuntimeError(f"cannot translate {text!r}") from ValueError(text)
+
+    return fault
+
+
 def crashing(sentence: tuple[int, ...]) -> Callable[[list[Sentence]], None]:
     """A fault: the process is gone, as after a segmentation fault."""
     inside_it = holding(sentence)

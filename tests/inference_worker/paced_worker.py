@@ -2,8 +2,8 @@
 
     python -m tests.inference_worker.paced_worker FAULT TEXT ONCE PACE_S [flags of dragoman-worker]
 
-FAULT is none, raise, crash or hang, when the sentence TEXT is in the engine; a hang only happens
-while the file ONCE is not there.
+FAULT is none, raise, quote (as raise, quoting TEXT), crash or hang, when the sentence TEXT is in the
+engine; a hang only happens while the file ONCE is not there.
 """
 
 import os
@@ -19,7 +19,7 @@ from inference_worker.engine.protocol import Finished
 from inference_worker.serve import serve
 from inference_worker.settings import WorkerSettings
 from inference_worker.tokens import Vocabulary
-from tests.inference_worker.engines import Echo, crashing, hanging, raising
+from tests.inference_worker.engines import Echo, crashing, hanging, quoting, raising
 
 SMALL = Path(__file__).parents[2] / "models" / "small"
 
@@ -50,6 +50,8 @@ def main(arguments: list[str]) -> None:
     engine = Paced(slots=settings.slots or 16, width=settings.slots or 16)
     if kind == "raise":
         engine.fault = raising(sentence)
+    elif kind == "quote":
+        engine.fault = quoting(sentence, text)
     elif kind == "crash":
         engine.fault = crashing(sentence)
     elif kind == "hang":
