@@ -9,7 +9,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_TRAINING := $(VENV)/.installed-training
 INSTALLED_AUDIT := $(VENV)/.installed-audit
 
-# Of make train and make evaluate.
+# Of make train, make evaluate and make fuzz.
 MINUTES ?= 60
 RANKS ?= 2
 MODEL ?= models/small
@@ -85,6 +85,10 @@ lint: install-dev
 
 test: lint
 	HF_HUB_OFFLINE=1 $(BIN)/pytest
+
+# Hostile requests for an hour; the tests do it for some seconds.
+fuzz: install-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.security.fuzz --minutes $(MINUTES) $(ARGS)
 
 # The data is rebuilt from its public source and checked against its digest.
 data/test.tsv.gz: $(INSTALLED_TRAINING)

@@ -2,7 +2,7 @@
 
     python -m tests.inference_worker.paced_worker FAULT TEXT ONCE PACE_S [flags of dragoman-worker]
 
-FAULT is none, raise, quote (as raise, quoting TEXT), crash or hang, when the sentence TEXT is in the
+FAULT is none, raise, quote (raise, and quote TEXT), crash or hang, when the sentence TEXT is in the
 engine; a hang only happens while the file ONCE is not there.
 """
 
