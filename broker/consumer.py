@@ -135,10 +135,8 @@ class Consumer:
             names = [keys.load(), *self._lanes(keys)]
             answer = self._call("take", names, [self.model, self.worker, *left])
             for lane, (entries, records) in zip(LANES, answer, strict=True):
-                deliveries += [
-                    self._delivery(keys.queue(self.model, lane), entry, record, 1)
-                    for entry, record in zip(entries, records, strict=True)
-                ]
+                read = [(entry, record, 1) for entry, record in zip(entries, records, strict=True)]
+                deliveries += self._sound(keys.queue(self.model, lane), read)
         return deliveries
 
     def _read_blocking(self, rooms: dict[Lane, int], block_ms: int) -> list[Delivery]:
@@ -164,15 +162,27 @@ class Consumer:
         return []
 
     def _deliveries(self, answer: Any) -> list[Delivery]:
-        return [
-            self._delivery(stream.decode(), entry, fields[b"record"], 1)
-            for stream, entries in answer or ()
-            for entry, fields in entries
-        ]
+        deliveries: list[Delivery] = []
+        for stream, entries in answer or ():
+            read = [(entry, fields.get(b"record", b""), 1) for entry, fields in entries]
+            deliveries += self._sound(stream.decode(), read)
+        return deliveries
 
-    def _delivery(self, stream: str, entry: bytes, payload: bytes, attempts: int) -> Delivery:
+    def _sound(self, stream: str, read: Iterable[tuple[bytes, bytes, int]]) -> list[Delivery]:
+        """Entries with their records and how often they were delivered, as deliveries. What is no
+        record, and so nobody's, is dropped: every worker would end over it in turn."""
         read_ms = int(time.time() * 1000 + self._server_ahead_ms)
-        return Delivery(entry.decode(), stream, _decode_record(payload), attempts, read_ms)
+        found = []
+        for entry, payload, attempts in read:
+            try:
+                record = _decode_record(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                log.error("entry %s of %s is no record and was dropped", entry.decode(), stream)
+                self._client.xack(stream, GROUP, entry)
+                self._client.xdel(stream, entry)
+                continue
+            found.append(Delivery(entry.decode(), stream, record, attempts, read_ms))
+        return found
 
     def _set_clock(self, server_ms: int) -> None:
         self._server_ahead_ms = server_ms - time.time() * 1000
@@ -307,10 +317,7 @@ class Consumer:
                             raise
                         continue  # read makes the group
                     if answer:
-                        return [
-                            self._delivery(stream, entry, payload, attempts)
-                            for entry, payload, attempts in answer
-                        ]
+                        return self._sound(stream, answer)
         return []
 
     def hand_back(self, deliveries: Sequence[Delivery]) -> None:

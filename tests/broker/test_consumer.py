@@ -377,3 +377,25 @@ async def test_a_worker_starts_while_memory_is_full(
     entry = await producer.model(MODEL)
     assert entry is not None
     assert (entry.revision, entry.languages, entry.max_source_tokens) == ("r1", ["en", "ja"], 128)
+
+
+@pytest.mark.parametrize("fields", [{"record": b'{"request":1}'}, {"record": b"\xff{"}, {"x": b""}])
+async def test_what_is_no_record_ends_no_worker(
+    producer: Producer,
+    consumer: Consumer,
+    redis_server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, bytes],
+) -> None:
+    stream = KEYS.queue(MODEL, "interactive")
+    consumer.read(1, 1, 20)
+    redis_server.client.xadd(stream, fields)
+    await producer.submit(submission(producer, ["one"]))
+    deliveries: list[Delivery] = []
+    while not deliveries:
+        deliveries = consumer.read(8, 8, 100)
+    assert [d.record.text for d in deliveries] == ["one"]
+    assert "is no record and was dropped" in caplog.text
+    assert pending(redis_server) == 1
+    consumer.complete(answers(deliveries))
+    assert redis_server.client.xlen(stream) == 0

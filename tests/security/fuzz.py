@@ -24,7 +24,6 @@ from tests.security.service import Service, resident_mib, service
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 GROWTH_MIB = 64  # what one API process may keep of an hour
-SETTLED_ROUNDS = 1  # after which its memory is measured for the first time
 MISTAKE = re.compile(r"(?:ERROR|CRITICAL) .*|Traceback.*")
 # Waiting is bounded, so that a round is not spent on it; what is refused says so within it.
 FLAGS = ("--sync-wait-s", "2", "--events-heartbeat-s", "0.5", "--body-timeout-s", "5")
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with service(redis, *FLAGS) as target:
             rounds, before = 0, 0.0
-            while time.monotonic() < end or rounds <= SETTLED_ROUNDS:
+            while time.monotonic() < end or not rounds:
                 done = attack(target.api.url, arguments.seed + rounds, arguments.examples)
                 found = faults(target)
                 if done.returncode or found:
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     return 1
                 rounds += 1
                 resident = resident_mib(target.api.pid)
-                before = before if rounds > SETTLED_ROUNDS else resident
+                before = before or resident  # after a first round, when everything is loaded
                 print(f"round {rounds}: nothing found, API {resident:.0f} MiB", flush=True)
             grown = resident_mib(target.api.pid) - before
             print(f"{rounds} rounds, the API grew by {grown:.0f} MiB from {before:.0f} MiB")

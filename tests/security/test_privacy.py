@@ -105,8 +105,9 @@ def test_no_text_is_told_to_operators(target: Service) -> None:
 def test_lines_name_their_request(target: Service) -> None:
     with httpx.Client(base_url=target.api.url, headers=HEADERS, timeout=60) as client:
         assert client.post("/translation", json=body(RAISES)).status_code == 502
-    lines = target.api.log.splitlines()
-    (line,) = [line for line in lines if "POST /translation 502" in line]
+    told = "POST /translation 502 "
+    wait_until(lambda: told in target.api.log, description="the request is in the log")
+    (line,) = [line for line in target.api.lines if told in line]
     assert f"request={REQUEST_ID}" in line
     work = line.partition("work=")[2]
     wait_until(lambda: work in target.worker.output, description="the worker names it as well")
