@@ -151,6 +151,26 @@ async def test_records_pass_between_tiers_that_may_no_more_than_they_must(
     consumer.close()
 
 
+async def test_identical_requests_join_and_part(server: RedisServer, folder: Path) -> None:
+    consumer = Consumer(settings_of(server, folder, "worker"), MODEL)
+    consumer.prepare()
+    producer = Producer(settings_of(server, folder, "api"), "process-api")
+    await producer.prepare()
+    alike = msgspec.structs.replace(submission(producer), idempotency="", join="work")
+    first = await producer.submit(alike)
+    other = msgspec.structs.replace(alike, id=producer.new_request_id(), deadline_ms=90_000)
+    assert (await producer.submit(other)).id == first.id
+    await producer.leave("acme", first.id)
+    (delivery,) = consumer.read(8, 8, 1000)
+    assert consumer.complete([Completion(delivery, Outcome(text="eno"))]) == 1
+    again = await producer.submit(other)
+    assert again.id == other.id  # the worker has taken the mark away
+    await producer.cancel("acme", again.id)
+    consumer.discard(consumer.read(8, 8, 50))
+    await producer.close()
+    consumer.close()
+
+
 def test_a_worker_remembers_what_it_translated(
     server: RedisServer, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
