@@ -65,12 +65,14 @@ class Access:
         route = self._routes.get(scope.get("endpoint"), OTHER)
         self._metrics.observe(scope["method"], route, status, seconds)
         if self._log_requests:
+            caller = scope.get("state", {}).get("caller")
             log.info(
-                "%s %s %d %.1f ms request=%s work=%s",
+                "%s %s %d %.1f ms request=%s work=%s tenant=%s",
                 scope["method"],
                 route,
                 status,
                 seconds * 1000,
                 request_id,
                 scope.get(WORK, "-"),
+                caller.tenant if caller else "-",
             )

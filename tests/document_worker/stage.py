@@ -144,11 +144,12 @@ class Desk:
         kind: str = "text",
         names: tuple[str, ...] = (),
         encoding: Encoding | None = None,
+        **quota: Any,
     ) -> str:
         encoding = encoding or Encoding("utf-8")
         upload = Upload(
             "notes.txt", kind, encoding.name, encoding.mark.hex(), list(names), MODEL, "en", "ja",
-            len(body),
+            len(body), **quota,
         )  # fmt: skip
         total = count(BY_NAME[kind].split(encoding.decode(body), names))
         document_id = self.documents.new_id()

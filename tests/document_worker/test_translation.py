@@ -6,7 +6,7 @@ import pytest
 
 from broker.documents import DocumentSettings
 from broker.settings import BrokerSettings
-from tests.document_worker.stage import Desk, ModelWorker, document_process, until
+from tests.document_worker.stage import Desk, DocumentProcess, ModelWorker, document_process, until
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
@@ -98,3 +98,21 @@ async def test_a_job_lost_on_the_way_to_its_worker_is_found(
     redis_server.client.set(intermediate.get_first_seen_key(document_id), 1.0, ex=60)
     with document_process(redis_server.url):
         await until(desk, document_id, state="done")
+
+
+async def test_the_texts_go_under_the_quota_of_their_tenant(
+    desk: Desk,
+    documents_process: DocumentProcess,
+    model_worker: ModelWorker,
+    redis_server: RedisServer,
+) -> None:
+    """A cap that holds back all but one request at a time is waited for, not failed at."""
+    lines = [b"line %d" % number for number in range(600)]
+    document_id = await desk.store(b"\n".join(lines), weight=3.0, tenant_cap=10)
+    desk.enqueue(document_id)
+    document = await until(desk, document_id, state="done")
+    assert document.ending is not None
+    assert document.ending.failed == 0
+    requests = list(redis_server.client.scan_iter("dragoman:{0}:request:default:*"))
+    assert len(requests) == 3
+    assert {redis_server.client.hget(name, "weight") for name in requests} == {b"3.0"}
