@@ -29,7 +29,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--every", type=float, default=2.5, help="seconds between two faults")
     parser.add_argument("--api", type=int, default=Shape.api, help="API processes")
     parser.add_argument("--workers", type=int, default=Shape.workers, help="workers")
-    parser.add_argument("--bulk", type=int, default=4, help="callers with 200 to 1,000 records")
+    parser.add_argument("--bulk", type=int, default=6, help="callers with 200 to 1,000 records")
     parser.add_argument("--small", type=int, default=8, help="callers with 1 to 16 records")
     parser.add_argument("--keep", action="store_true", help="keep the logs of a good run too")
     given = parser.parse_args(argv)

@@ -36,7 +36,7 @@ class Shape:
     api: int = 2
     workers: int = 3
     bundled: bool = True
-    lease_s: float = 3.0
+    lease_s: float = 4.0
     heartbeat_s: float = 0.5
     hang_s: float = 3.0
     result_ttl_s: int = 150

@@ -17,10 +17,11 @@ from tests.chaos.cluster import Cluster, Member
 
 AWAY_S = 2.5  # longer than a Redis call may take
 LOADING_S = 300.0  # a long run has a large file
+CALM_S = 25.0  # after poison that ends workers
 QUIET_S = 15.0  # of load after the last fault, in which suspects get their turn
 JITTER = 0.5  # of the time between two faults
 
-KINDS = (
+OTHERS = (
     "worker killed",
     "worker frozen past its lease",
     "worker restarted",
@@ -34,9 +35,9 @@ KINDS = (
     "memory full",
     "reply streams trimmed",
     "poison: raise",
-    "poison: hang",
-    "poison: crash",
 )
+ENDING = ("poison: hang", "poison: crash")
+KINDS = OTHERS + ENDING
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,20 @@ class Fault:
 
 
 def schedule(seed: int, seconds: float, every_s: float) -> list[Fault]:
-    """The faults of a run, every kind before any comes again. The same for the same arguments."""
+    """The faults of a run, every kind before any comes again. The same for the same arguments.
+
+    What ends its workers comes last in a round, and then nothing for a while: its neighbours are
+    with two workers that end, and a third one hurt by us would condemn them with it.
+    """
     chance = random.Random(seed)
     faults: list[Fault] = []
-    kinds: list[str] = []
-    at_s = every_s
-    while at_s < seconds - min(QUIET_S, seconds / 4):
-        if not kinds:
-            kinds = chance.sample(KINDS, len(KINDS))
-        faults.append(Fault(round(at_s, 3), kinds.pop(), chance.randrange(1_000)))
-        at_s += every_s * (1 + JITTER * (chance.random() - 0.5))
+    at_s, end_s = every_s, seconds - min(QUIET_S, seconds / 4)
+    while at_s < end_s:
+        for kind in chance.sample(OTHERS, len(OTHERS)) + chance.sample(ENDING, len(ENDING)):
+            if at_s < end_s:
+                faults.append(Fault(round(at_s, 3), kind, chance.randrange(1_000)))
+            at_s += every_s * (1 + JITTER * (chance.random() - 0.5))
+        at_s += CALM_S
     return faults
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from broker.keys import Keys
 from tests.chaos import audit
-from tests.chaos.faults import KINDS, schedule
+from tests.chaos.faults import ENDING, KINDS, schedule
 from tests.chaos.ledger import Ledger
 from tests.chaos.partition import Partition
 from tests.chaos.worker import MODEL
@@ -40,6 +40,7 @@ def test_a_seed_makes_the_same_faults_again() -> None:
     assert schedule(7, 60.0, 2.5) == first
     assert schedule(8, 60.0, 2.5) != first
     assert {fault.kind for fault in first} == set(KINDS)
+    assert {fault.kind for fault in first[-2:]} == set(ENDING)  # and nothing soon after
     assert schedule(7, 30.0, 2.5) == first[: len(schedule(7, 30.0, 2.5))]
 
 
