@@ -34,6 +34,7 @@ class Answer:
     latency_s: float
     failure: str = ""  # "" for a right answer in time
     body: bytes = b""
+    ended_s: float = 0.0  # since the load began
 
 
 now_s = time.perf_counter  # loop.time of uvloop knows no less than a millisecond
@@ -57,13 +58,14 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def message(method: str, path: str, document: object = None) -> bytes:
+def message(method: str, path: str, document: object = None, *headers: str) -> bytes:
     """A request as bytes."""
     body = b"" if document is None else json.dumps(document, ensure_ascii=False).encode()
     kind = b"Content-Type: application/json\r\n" if body else b""
     return (
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
         + kind
+        + "".join(f"{header}\r\n" for header in headers).encode()
         + b"\r\n"
         + body
     )
@@ -155,7 +157,7 @@ async def open_loop(
     for request, at_s in zip(requests, due_s, strict=True):
         due = began_s + at_s
         await asyncio.sleep(max(0.0, due - now_s()))
-        tasks.append(asyncio.create_task(_one(pool, request, due, timeout_s)))
+        tasks.append(asyncio.create_task(_one(pool, request, due, timeout_s, began_s)))
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -167,7 +169,9 @@ def evenly(count: int, every_s: float) -> list[float]:
     return [number * every_s for number in range(count)]
 
 
-async def _one(pool: Pool, request: Request, due_s: float, timeout_s: float) -> Answer:
+async def _one(
+    pool: Pool, request: Request, due_s: float, timeout_s: float, began_s: float
+) -> Answer:
     connection: Connection | None = None
     failure, body = "", b""
     try:
@@ -186,7 +190,8 @@ async def _one(pool: Pool, request: Request, due_s: float, timeout_s: float) -> 
     finally:
         if connection is not None:
             connection.close()
-    return Answer(now_s() - due_s, failure, body)
+    ended_s = now_s()
+    return Answer(ended_s - due_s, failure, body, ended_s - began_s)
 
 
 async def closed_loop(
@@ -204,20 +209,22 @@ async def closed_loop(
     rounds = itertools.cycle(requests)
     pool = Pool(where, connections if kept else 0)
 
-    async def turn(end_s: float) -> None:
-        while (began_s := now_s()) < end_s:
+    async def turn(began_s: float) -> None:
+        while (asked_s := now_s()) < began_s + seconds:
             request = next(rounds)
             connection = await pool.take()
             status, body = await connection.exchange(request.raw)
             pool.give_back(connection)
-            answers.append(Answer(now_s() - began_s, request.reject(status, body), body))
+            failure, ended_s = request.reject(status, body), now_s()
+            answers.append(Answer(ended_s - asked_s, failure, body, ended_s - began_s))
             if pauses_s is not None:
                 await asyncio.sleep(next(pauses_s))
 
     await pool.fill()
+    began_s = now_s()
     try:
         async with asyncio.timeout(seconds + 60):
-            await asyncio.gather(*(turn(now_s() + seconds) for _ in range(connections)))
+            await asyncio.gather(*(turn(began_s) for _ in range(connections)))
     finally:
         pool.close()
     return answers

@@ -27,7 +27,7 @@ import msgspec
 import uvloop
 
 from benchmarks import bare, load, report, stacks, trips
-from benchmarks.requests import check, translation
+from benchmarks.requests import check, of_pair
 from benchmarks.servers import NotStarted, started, stop_in_order_when_terminated
 from benchmarks.stacks import ENGINE_ALONE, Spent, Stack, accounted, beside, confined
 from broker.wire import Record
@@ -102,7 +102,7 @@ def engine_row(model: str, plan: Plan, rounds: int) -> list[str]:
 def through_everything(model: str, plan: Plan, environ: Mapping[str, str]) -> tuple[float, Spent]:
     """Seconds from the first request to the last answer, all of them one record each."""
     texts = bare.texts(bare.vocabulary_of(model), plan.records)
-    requests = [translation([text]) for text in texts]
+    requests = [of_pair([text]) for text in texts]
     with (
         stacks.stack(
             stacks.worker_of(model), model=bare.named(model), environ=environ, beside=beside()
@@ -138,7 +138,7 @@ def tier_rows(seconds: float) -> list[list[str]]:
     with stacks.stack(stacks.paced_worker(0.0, TIER_SLOTS), environ=ENGINE_ALONE) as service:
         for records, connections in TIER_SHAPES:
             requests = [
-                translation([*texts, *texts][start : start + records])
+                of_pair([*texts, *texts][start : start + records])
                 for start in range(0, len(texts), records)
             ]
             rows.append(tier_row(service, requests, records, connections, seconds))

@@ -24,6 +24,8 @@ from pathlib import Path
 import uvloop
 
 from benchmarks import load, report, stacks, stress
+from benchmarks.cells import Cell
+from benchmarks.requests import check, translation
 from benchmarks.servers import NotStarted, stop_in_order_when_terminated
 from benchmarks.stacks import Spent, Stack, accounted
 
@@ -46,7 +48,7 @@ def stack(
 
 def requests(records: int) -> list[load.Request]:
     count = -(-records // RECORDS_PER_REQUEST)
-    return stress.requests(stress.Cell(RECORDS_PER_REQUEST, count, 0.0))
+    return stress.requests(Cell(RECORDS_PER_REQUEST, count, 0.0))
 
 
 def drained(service: Stack, records: int) -> tuple[float, list[load.Answer], Spent]:
@@ -126,9 +128,7 @@ def pressed(service: Stack, request: load.Request, seconds: float) -> Pressed:
     where = load.address(service.url)
     with accounted(service) as found:
         answers = uvloop.run(load.closed_loop(where, [request], CONNECTIONS, seconds))
-    wrong = [answer.failure for answer in answers if answer.failure]
-    if wrong:
-        raise NotStarted(f"{len(wrong)} of {len(answers)} answers were wrong: {wrong[0]}")
+    check(answers)
     latencies_ms = sorted(answer.latency_s * 1000 for answer in answers)
     return Pressed(len(answers) / seconds, latencies_ms, found[0])
 
@@ -162,7 +162,7 @@ def api_rows(seconds: float, rounds: int) -> tuple[list[list[str]], list[list[st
             uvloop.run(stress.warm_up(where))
             poll = uvloop.run(finished_job(where))
             polls.setdefault(processes, []).append(pressed(service, poll, seconds))
-            one = stress.translation(["Good morning."])
+            one = translation(["Good morning."])
             translations.setdefault(processes, []).append(pressed(service, one, seconds))
     return _medians(polls), _medians(translations)
 

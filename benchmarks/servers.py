@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO
 
 START_S = 180.0
+STOP_S = 60.0
 LOOK_S = 0.05
 TAIL_LINES = 20
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -69,6 +70,7 @@ def started(
     times: int = 1,
     within_s: float = START_S,
     cpus: Collection[int] = (),
+    stop_s: float = STOP_S,
 ) -> Iterator[Server]:
     """A server from when it has printed ``ready`` so many times, on the processors ``cpus`` alone
     if any are named. Raises NotStarted."""
@@ -92,7 +94,7 @@ def started(
                 time.sleep(LOOK_S)
             yield server
         finally:
-            server.stop(within_s=60.0)
+            server.stop(stop_s)
 
 
 def stop_in_order_when_terminated() -> None:

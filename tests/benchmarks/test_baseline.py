@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from benchmarks import stress
+from benchmarks import requests
 from benchmarks.baseline import create_app
 
 
@@ -26,13 +26,13 @@ def translator() -> Upper:
 
 
 async def test_it_answers_what_the_stress_test_sends(translator: Upper) -> None:
-    body = stress.translation(["one", "two"]).raw.partition(b"\r\n\r\n")[2]
+    body = requests.translation(["one", "two"]).raw.partition(b"\r\n\r\n")[2]
     transport = httpx.ASGITransport(create_app(translator.translate, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://baseline") as client:
         answer = await client.post(
             "/translation", content=body, headers={"Content-Type": "application/json"}
         )
-    assert stress.wrong(answer.status_code, answer.content, 2) == ""
+    assert requests.wrong(answer.status_code, answer.content, 2) == ""
     assert [record["text"] for record in json.loads(answer.content)["result"]] == [
         *("ja ONE", "ja TWO")
     ]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bare, latency, stacks
-from benchmarks.latency import Alone, Point, Side
+from benchmarks.curve import Point, Side, draw, quoted_table
+from benchmarks.latency import Alone
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 
 RUN = bare.Run(100, 2.0, 2.0, "any")
@@ -76,7 +77,7 @@ def test_added_latency_is_the_difference_of_quantiles() -> None:
     assert alone.quantiles() == pytest.approx([50, 90, 95, 99])
     point = Point(0.3, 15.0, alone, through)
     assert point.added_ms() == pytest.approx([4, 4, 4, 4])
-    assert "| **added**              |  4.0 |" in latency.quoted_table(point)
+    assert "| **added**              |  4.0 |" in quoted_table(point)
 
 
 def test_both_sides_get_the_same_times_and_the_quoted_load_lasts_longer() -> None:
@@ -94,7 +95,7 @@ def test_the_report_and_the_picture(tmp_path: Path) -> None:
     text = latency.told(engine, points, [row], [["x"] * 8], "a machine")
     assert "it does 50.0 sentences/s" in text
     assert "3 requests. Wanted" in text
-    latency.draw(points, tmp_path / "latency.png")
+    draw(points, tmp_path / "latency.png")
     assert (tmp_path / "latency.png").stat().st_size > 5_000
 
 

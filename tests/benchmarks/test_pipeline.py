@@ -51,14 +51,14 @@ def test_ratios() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "wrong"),
     [
-        (200, b'{"result":[{"id":0,"text":""},{"id":1,"text":"a"}]}', ""),
+        (200, b'{"result":[{"id":"0","text":""},{"id":"1","text":"a"}]}', ""),
         (503, b"{}", "status 503"),
-        (200, b'{"result":[{"id":0,"text":"a"}]}', "wrong ids"),
-        (200, b'{"result":[{"id":0,"text":"a"},{"id":1,"error":{}}]}', "a record without text"),
+        (200, b'{"result":[{"id":"0","text":"a"}]}', "wrong ids"),
+        (200, b'{"result":[{"id":"0","text":"a"},{"id":"1","error":{}}]}', "a record without text"),
     ],
 )
 def test_what_is_a_right_answer(status: int, body: bytes, wrong: str) -> None:
-    assert requests.rejected(status, body, 2) == wrong
+    assert requests.wrong(status, body, 2, blank=True) == wrong
 
 
 def test_a_wrong_answer_ends_the_measurement() -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks import load, stress
-from benchmarks.stress import Cell, judged, parsed, wrong
+from benchmarks.cells import HEADS, Cell, agreement, draw, judged
+from benchmarks.requests import wrong
+from benchmarks.stress import parsed
 from broker.settings import BrokerSettings
 from tests.api.stage import Worker, api_process
 
@@ -65,7 +67,7 @@ def test_figures() -> None:
         *("24.3", "1.00", "70.0", "2.00", "70.0", "70.0"),
         *("0.0", "200", "1 × timeout"),
     ]
-    assert len(stress.HEADS) == len(result.row())
+    assert len(HEADS) == len(result.row())
 
 
 def test_nothing_was_answered() -> None:
@@ -77,8 +79,8 @@ def test_agreement_is_counted_where_all_was_answered() -> None:
     cell = Cell(1, 2, 0.5)
     ours = judged("Dragoman", cell, [answered(["a"], 1.0), answered(["b"], 1.0)])
     theirs = judged("in-process", cell, [answered(["a"], 1.0), answered(["x"], 1.0)])
-    assert stress.agreement([ours, theirs]).startswith("Of 2 translations, 1 are the same")
-    assert stress.agreement([ours]) == ""
+    assert agreement([ours, theirs]).startswith("Of 2 translations, 1 are the same")
+    assert agreement([ours]) == ""
 
 
 def test_the_picture(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_the_picture(tmp_path: Path) -> None:
         for side in ("Dragoman", "in-process")
         for lost in [load.Answer(300.0, load.TIMED_OUT)]
     ]
-    stress.draw(results, tmp_path / "stress.png")
+    draw(results, tmp_path / "stress.png")
     assert (tmp_path / "stress.png").read_bytes().startswith(b"\x89PNG")
 
 
