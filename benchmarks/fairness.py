@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import load, report, stress
+from benchmarks import load, report, requests
 from benchmarks.fleet import Engine, Fleet, fleet
 from benchmarks.servers import NotStarted, stop_in_order_when_terminated
 from broker.producer import Producer
@@ -79,7 +79,7 @@ class Crowd:
     def __init__(self, service: Fleet) -> None:
         self.producer = Producer(service.settings, "fairness")
         self.waiter = Waiter(self.producer)
-        self._sentences = stress.sentences()
+        self._sentences = requests.sentences()
         self._sent = 0
 
     async def __aenter__(self) -> "Crowd":
@@ -102,8 +102,8 @@ class Crowd:
             tenant=tenant,
             model=MODEL,
             lane=lane,
-            source=stress.SOURCE,
-            target=stress.TARGET,
+            source=requests.SOURCE,
+            target=requests.TARGET,
             ids=list(range(records)),
             texts=texts,
             deadline_ms=86_400_000,

@@ -28,7 +28,7 @@ from typing import Any
 
 import uvloop
 
-from benchmarks import load, report, stress
+from benchmarks import load, report, requests, stress
 from benchmarks.fleet import Engine, Fleet, fleet
 from benchmarks.servers import NotStarted, stop_in_order_when_terminated
 from broker.connection import connect
@@ -87,12 +87,12 @@ class Client:
         self._where = where
         self._deadline_s = deadline_s
         self._idle: list[load.Connection] = []
-        sentences = stress.sentences()
+        sentences = requests.sentences()
         self._texts = (f"{text} {n}" for n, text in enumerate(itertools.cycle(sentences)))
 
     def _raw(self) -> bytes:
         records = [{"id": 0, "text": next(self._texts)}]
-        payload = {"fromLang": stress.SOURCE, "toLang": stress.TARGET, "records": records}
+        payload = {"fromLang": requests.SOURCE, "toLang": requests.TARGET, "records": records}
         raw = load.message("POST", "/translation", {"payload": payload})
         header = f"\r\nX-Deadline-Ms: {int(self._deadline_s * 1000)}\r\n".encode()
         return raw.replace(b"\r\n", header, 1)
