@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks import load, report, stacks
-from benchmarks.requests import rejected
+from benchmarks.requests import wrong
 from benchmarks.servers import NotStarted, stop_in_order_when_terminated
 from benchmarks.workload import Text, read_texts
 
@@ -63,11 +63,11 @@ def drawn(texts: Sequence[Text], count: int) -> list[Text]:
 def request(text: Text) -> load.Request:
     payload = {
         "fromLang": text.source_language,
-        "records": [{"id": 0, "text": text.source}],
+        "records": [{"id": "0", "text": text.source}],
         "toLang": text.target_language,
     }
     raw = load.message("POST", "/translation?details=true", {"payload": payload})
-    return load.Request(raw, lambda status, body: rejected(status, body, 1))
+    return load.Request(raw, lambda status, body: wrong(status, body, 1, blank=True))
 
 
 def measured(texts: Sequence[Text], connections: int, memory: bool) -> Run:

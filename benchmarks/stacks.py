@@ -24,7 +24,7 @@ WORKER_READY = paced.READY
 ENGINE_ALONE = {
     "DRAGOMAN_THREADS": "1",
     "DRAGOMAN_MEMORY": "false",
-    "DRAGOMAN_SELF_CHECK": "false",
+    "DRAGOMAN_SELF_CHECK": "off",
 }
 
 

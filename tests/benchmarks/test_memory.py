@@ -27,7 +27,7 @@ def test_a_request_asks_for_details_of_one_text() -> None:
     request = memory.request(TEXTS[0])
     assert request.raw.startswith(b"POST /translation?details=true ")
     assert "Sentence 1." in request.raw.decode()
-    assert request.reject(200, b'{"result":[{"id":0,"text":"Satz 1."}]}') == ""
+    assert request.reject(200, b'{"result":[{"id":"0","text":"Satz 1."}]}') == ""
     assert request.reject(503, b"") == "status 503"
 
 
