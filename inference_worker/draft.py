@@ -96,7 +96,8 @@ class Draft:
         for at, text in enumerate(map(normalised, segments.sentences)):
             encoded = model.vocabulary.encode(text, record.source)
             target = model.vocabulary.language(record.target)
-            sentence = Sentence(first_key + at, encoded.ids, target)
+            urgent = record.lane == "interactive"
+            sentence = Sentence(first_key + at, encoded.ids, target, urgent=urgent)
             case = Case(text, languages, encoded.unknown)
             self.units.append(Unit(sentence, record.lane, [Spot(self, at)], case))
             self._texts.append(None)

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from inference_worker.engine.continuous.rules import Rules
+from inference_worker.engine.precedence import Precedence
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 
 
@@ -111,6 +112,7 @@ class GenerateEngine:
         # the two and warn about each difference.
         self._model.generation_config = self._generation
         self._inside: dict[int, Sentence] = {}  # in the order of arrival
+        self._precedence = Precedence()
 
     @property
     def free(self) -> int:
@@ -137,11 +139,12 @@ class GenerateEngine:
         return finished
 
     def _alike(self) -> list[Sentence]:
-        """What may share a batch with the sentence that has waited longest."""
+        """The sentence to begin with, and what may share a batch with it."""
         inside = list(self._inside.values())
-        ngrams = [self._rules.ngram(sentence) for sentence in inside]
-        pairs = zip(inside, ngrams, strict=True)
-        return [sentence for sentence, ngram in pairs if ngram == ngrams[0]]
+        first = self._precedence.first(inside)
+        ngram = self._rules.ngram(first)
+        rest = (sentence for sentence in inside if sentence is not first)
+        return [first, *(sentence for sentence in rest if self._rules.ngram(sentence) == ngram)]
 
     def _translate(self, batch: list[Sentence]) -> list[Finished]:
         width = max(len(sentence.source) for sentence in batch)
@@ -208,10 +211,8 @@ def _loaded(folder: Path, compute_type: str) -> _Model:
 
 
 def next_batch(waiting: Sequence[Sentence], batch_tokens: int) -> list[Sentence]:
-    """The sentence that has waited longest and those nearest to it in length, as many as fit:
+    """The first sentence and those nearest to it in length, as many as fit:
     rows times the longest row is at most ``batch_tokens``, but there is always one row."""
-    if not waiting:
-        raise ValueError("no sentences to translate")
     first = len(waiting[0].source)
     batch: list[Sentence] = []
     width = 0

@@ -12,12 +12,14 @@ class Sentence:
     ``source`` is what the encoder reads: source language token, pieces, ``</s>``.
     ``target_language`` is the token forced as the first generated one. ``no_repeat_ngram`` above 0
     overrides the engine's rules for this sentence: no sequence of so many tokens may come twice.
+    ``urgent`` ones may go before others that an engine holds without translating them yet.
     """
 
     key: int  # unique among the sentences in the engine
     source: tuple[int, ...]
     target_language: int
     no_repeat_ngram: int = 0
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The CTranslate2 engine: one ``step`` is one batch of similar lengths, from start to end.
 
 CTranslate2 drops finished rows while it decodes, but takes no new ones: a batch lasts as long as
-its longest member. So a step takes the sentence that has waited longest and fills the batch with
-those whose source lengths are nearest to its own, among those that repeat as freely.
+its longest member. So a step takes the sentence that has waited longest (or the longest of the
+urgent ones) and fills the batch with those whose source lengths are nearest to its own, among those
+that repeat as freely.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,6 +14,7 @@ import ctranslate2
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.ctranslate.cache import cached_model
 from inference_worker.engine.ctranslate.model import build
+from inference_worker.engine.precedence import Precedence
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 
 AHEAD_BATCHES = 4  # sentences held, in batches: the more there are, the better lengths match
@@ -48,6 +50,7 @@ class CTranslateEngine:
         self.slots = batch * AHEAD_BATCHES
         self._batch = batch
         self._waiting: list[Sentence] = []
+        self._precedence = Precedence()
         self._translator = ctranslate2.Translator(
             str(model),
             device=device,
@@ -74,7 +77,7 @@ class CTranslateEngine:
         ]
 
     def _next_batch(self) -> list[Sentence]:
-        first = self._waiting[0]
+        first = self._precedence.first(self._waiting)
         wanted, ngram = len(first.source), self.rules.ngram(first)
         alike = [sentence for sentence in self._waiting if self.rules.ngram(sentence) == ngram]
         nearest = sorted(alike, key=lambda sentence: abs(len(sentence.source) - wanted))
