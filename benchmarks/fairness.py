@@ -29,7 +29,7 @@ MODEL = "small"
 FLOOD, PROBES, EVERY_S = 100_000, 40, 0.7
 BATCH_S, SLOTS, REAL_SLOTS, WORKERS = 0.5, 16, 32, 1
 PER_REQUEST = 1_000
-SETTLE_S, SHARES_S = 3.0, 10.0
+SETTLE_S, SHARES_S = 1.0, 10.0
 PATIENCE_S = 120.0
 CASES: tuple[tuple[Lane, Lane], ...] = (
     ("bulk", "bulk"),
