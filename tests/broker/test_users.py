@@ -148,6 +148,9 @@ async def test_records_pass_between_tiers_that_may_no_more_than_they_must(
         await other.close()
         await producer.close()
     consumer.reclaim(8)
+    asked = Producer(settings_of(server, folder, "worker"), "health")  # as its health check does
+    assert [live.id for live in await asked.workers(MODEL)] == [consumer.worker]
+    await asked.close()
     consumer.close()
 
 
