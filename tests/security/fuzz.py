@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,24 +30,27 @@ MISTAKE = re.compile(r"(?:ERROR|CRITICAL) .*|Traceback.*")
 FLAGS = ("--sync-wait-s", "2", "--events-heartbeat-s", "0.5", "--body-timeout-s", "5")
 
 
-def attack(url: str, seed: int, examples: int) -> subprocess.CompletedProcess[str]:
+def attack(url: str, seed: int, examples: int, round_s: int) -> subprocess.CompletedProcess[str]:
     """One round of schemathesis."""
-    return subprocess.run(
-        [
-            str(SCHEMATHESIS), "--config-file", str(CONFIGURATION), "run", f"{url}/openapi.json",
-            "--checks", "all", "--exclude-checks", "use_after_free",
-            "--phases", "examples,coverage,fuzzing,stateful",
-            "--mode", "all",
-            "--max-examples", str(examples),
-            "--seed", str(seed),
-            "--request-timeout", "30",
-            "--workers", "1",
-            "--no-color",
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": "/nonexistent"},
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="dragoman-fuzz-") as scratch:
+        return subprocess.run(
+            [
+                str(SCHEMATHESIS), "--config-file", str(CONFIGURATION),
+                "run", f"{url}/openapi.json", "--max-time", str(round_s),
+                "--checks", "all", "--exclude-checks", "use_after_free",
+                "--phases", "examples,coverage,fuzzing,stateful",
+                "--mode", "all",
+                "--max-examples", str(examples),
+                "--seed", str(seed),
+                "--request-timeout", "30",
+                "--workers", "1",
+                "--no-color",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=scratch,  # it keeps notes of what it has found
+            env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": scratch},
+        )  # fmt: skip
 
 
 def faults(target: Service) -> list[str]:
@@ -63,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Attacks the service for a while.")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--round-s", type=int, default=600, help="how long a round may take")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
     end = time.monotonic() + arguments.minutes * 60
@@ -71,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with service(redis, *FLAGS) as target:
             rounds, before = 0, 0.0
             while time.monotonic() < end or not rounds:
-                done = attack(target.api.url, arguments.seed + rounds, arguments.examples)
+                seed = arguments.seed + rounds
+                done = attack(target.api.url, seed, arguments.examples, arguments.round_s)
                 found = faults(target)
                 if done.returncode or found:
                     print(done.stdout, done.stderr, *found, sep="\n")
