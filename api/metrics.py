@@ -161,6 +161,7 @@ class WorkerGauges(Collector):
         )
         slots = _by_worker("slots", "Sentences the engine holds at once.")
         rate = _by_worker("rate_characters_per_second", "Its own rate while it is busy.")
+        busy = _by_worker("busy_ratio", "The share of its last heartbeat that its engine worked.")
         completed = _by_worker("completed_records", "Records since it started.")
         started = _by_worker("start_time_seconds", "When it started, seconds since the epoch.")
         seen = _by_worker("seen_time_seconds", "Its last heartbeat, seconds since the epoch.")
@@ -168,10 +169,11 @@ class WorkerGauges(Collector):
             info.add_metric([worker.id, worker.model, worker.device, worker.engine], 1)
             slots.add_metric([worker.id], worker.slots)
             rate.add_metric([worker.id], worker.rate)
+            busy.add_metric([worker.id], worker.busy)
             completed.add_metric([worker.id], worker.completed)
             started.add_metric([worker.id], worker.started_ms / 1000)
             seen.add_metric([worker.id], worker.seen_ms / 1000)
-        yield from (info, slots, rate, completed, started, seen)
+        yield from (info, slots, rate, busy, completed, started, seen)
 
 
 def _by_worker(name: str, help: str) -> GaugeMetricFamily:

@@ -335,7 +335,9 @@ class Consumer:
         batches are waiting, the workers are not full.
         """
         fields: list[Any] = []
-        for field in ("model", "device", "engine", "slots", "rate", "completed", "started_ms"):
+        for field in (
+            *("model", "device", "engine", "slots", "rate", "completed", "started_ms", "busy"),
+        ):
             fields += (field, getattr(entry, field))
         ttl_ms = int(self.settings.heartbeat_s * 3000)
         with reaching_redis():

@@ -346,4 +346,5 @@ def _worker(worker: str, fields: dict[bytes, bytes]) -> WorkerEntry:
         completed=int(fields[b"completed"]),
         started_ms=int(fields[b"started_ms"]),
         seen_ms=int(fields[b"seen_ms"]),
+        busy=float(fields.get(b"busy", 0)),  # workers of earlier versions do not tell
     )

@@ -145,6 +145,7 @@ class WorkerEntry(msgspec.Struct, frozen=True):
     completed: int  # records since it started
     started_ms: int
     seen_ms: int
+    busy: float = 0.0  # share of the time since the heartbeat before that the engine worked
 
 
 class Load(msgspec.Struct, frozen=True):

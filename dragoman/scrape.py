@@ -29,8 +29,8 @@ class Worker:
     model: str
     device: str
     engine: str
-    slots: int
     rate: float  # characters a second while it is busy
+    busy: float  # share of its last heartbeat that its engine worked, from 0 to 1
     completed: int
     started_s: float
     seen_s: float
@@ -72,8 +72,8 @@ class Reading:
             model=labels["model"],
             device=labels["device"],
             engine=labels["engine"],
-            slots=int(of("slots")),
             rate=of("rate_characters_per_second"),
+            busy=of("busy_ratio"),
             completed=int(of("completed_records")),
             started_s=max(0.0, self.now_s - of("start_time_seconds")),
             seen_s=max(0.0, self.now_s - of("seen_time_seconds")),

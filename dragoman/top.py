@@ -103,7 +103,7 @@ def workers(reading: Reading) -> Table:
     found = sorted(reading.workers, key=lambda worker: worker.id)
     table = _table(
         f"Workers: {len(found)}",
-        *("worker", "device", "engine", "slots", "chars/s", "records", "up", "seen"),
+        *("worker", "device", "engine", "busy", "chars/s", "records", "up", "seen"),
     )
     for worker in found:
         seen = duration(worker.seen_s)
@@ -111,7 +111,7 @@ def workers(reading: Reading) -> Table:
             worker.id,
             worker.device,
             worker.engine,
-            f"{worker.slots:,}",
+            f"{worker.busy:.0%}",
             f"{worker.rate:,.0f}" if worker.rate else NOTHING,
             f"{worker.completed:,}",
             duration(worker.started_s),

@@ -60,6 +60,7 @@ class Decoding:
             for spot in unit.spots:
                 if spot.draft.admitted_s is None:
                     spot.draft.admitted_s = began_s
+        self._rate.began(began_s)
         try:
             with self._watchdog:
                 if admitted:
@@ -68,8 +69,9 @@ class Decoding:
         except Exception:
             self._recover()
             return
-        ended_s = perf_counter()
-        self._rate.busy(ended_s - began_s)
+        finally:
+            ended_s = perf_counter()
+            self._rate.ended(ended_s)
         if finished:
             self._settle(finished, ended_s)
 

@@ -4,6 +4,7 @@ own, which stays about a batch ahead of the engine."""
 import logging
 import math
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Protocol
 
 from broker.consumer import Verdict
@@ -226,6 +227,7 @@ class Intake:
             completed=self._rate.records,
             started_ms=self._started_ms,
             seen_ms=0,
+            busy=self._rate.busy(perf_counter()),
         )
         self._consumer.heartbeat(entry, self._records(engine.slots))
         drafts = self._holdings.drafts()

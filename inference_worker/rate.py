@@ -1,4 +1,7 @@
-"""What a worker measures of itself: characters a second while busy, sentences to a record."""
+"""What a worker measures of itself: characters a second while busy, how busy, sentences to a
+record."""
+
+from time import perf_counter
 
 _WEIGHT = 0.3  # of the newest heartbeat's rate in the moving average
 _RECORD_WEIGHT = 0.02  # of the newest record's number of sentences
@@ -17,15 +20,31 @@ class Rate:
         self._average: float | None = None
         self._busy_s = self._measured_s = 0.0
         self._chars = self._measured_chars = 0
+        self._began_s: float | None = None  # of the step that runs
+        self._shared_s, self._asked_s = 0.0, perf_counter()
 
     def prepared(self, sentences: int) -> None:
         """A record turned out to have so many sentences."""
         step = max(1, sentences) - self.sentences_per_record
         self.sentences_per_record += _RECORD_WEIGHT * step
 
-    def busy(self, seconds: float) -> None:
-        """The engine worked for so long."""
-        self._busy_s += seconds
+    def began(self, now_s: float) -> None:
+        """The engine begins a step; times are those of ``perf_counter``."""
+        self._began_s = now_s
+
+    def ended(self, now_s: float) -> None:
+        """The step has ended."""
+        if self._began_s is not None:
+            self._busy_s += now_s - self._began_s
+        self._began_s = None
+
+    def busy(self, now_s: float) -> float:
+        """The share of the time since the last call that the engine worked, from 0 to 1."""
+        began_s = self._began_s
+        busy_s = self._busy_s + (0.0 if began_s is None else now_s - began_s)
+        passed_s, new_s = now_s - self._asked_s, busy_s - self._shared_s
+        self._asked_s, self._shared_s = now_s, busy_s
+        return min(1.0, max(0.0, new_s / passed_s)) if passed_s > 0 else 0.0
 
     def completed(self, chars: int) -> None:
         """A record of so many characters is done."""

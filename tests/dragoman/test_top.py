@@ -44,6 +44,7 @@ WORKER = WorkerEntry(
     completed=4_321,
     started_ms=NOON_MS - 3_700_000,
     seen_ms=NOON_MS - 2_000,
+    busy=0.974,
 )
 
 
@@ -114,7 +115,7 @@ def test_a_frame_fits_a_terminal_and_tells_all(api: Api) -> None:
     assert row(text, "estimated wait") == ["5.0", "s"]
     assert row(text, "dead letters") == ["2"]
     cells = row(text, WORKER.id)
-    assert cells[:5] == ["cpu", "continuous", "64", "800", "4,321"]
+    assert cells[:5] == ["cpu", "continuous", "97%", "800", "4,321"]
     assert " ".join(cells[5:]) == "1h 01m 2.0 s"
     assert row(text, "/translation") == ["2.0", "0.5", "250", "ms"]
     assert "/metrics" not in text

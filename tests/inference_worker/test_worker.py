@@ -472,6 +472,7 @@ def test_heartbeats_report_the_worker(stage: Stage) -> None:
     entry, batch = stage.broker.heartbeats[-1]
     assert (entry.id, entry.model, entry.engine, entry.slots) == ("worker-1", "small", "echo", 8)
     assert entry.completed == 1
+    assert 0.0 < entry.busy <= 1.0
     assert batch == 8
 
 
