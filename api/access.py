@@ -67,12 +67,12 @@ class Access:
         if self._log_requests:
             caller = scope.get("state", {}).get("caller")
             log.info(
-                "%s %s %d %.1f ms request=%s work=%s tenant=%s",
+                "%s %s %d %.1f ms request=%s tenant=%s work=%s",
                 scope["method"],
                 route,
                 status,
                 seconds * 1000,
                 request_id,
-                scope.get(WORK, "-"),
                 caller.tenant if caller else "-",
+                scope.get(WORK, "-"),
             )
