@@ -51,6 +51,10 @@ class Decoding:
         self._holdings.check()
         if gone := self._roster.gone():
             self._engine.drop(gone)
+        # Who ends the process must not take along what was translated before and is still on its
+        # way to Redis: for a suspect that was alone with the engine it would be the last chance.
+        if self._roster.about_to_try and not self._outtake.all_written(wait_s):
+            return
         admitted = self._roster.admit(self._engine.free)
         if not self._roster.inside:
             self._roster.wait_for_work(wait_s)

@@ -2,6 +2,7 @@
 thread and a connection of its own, so that the next step runs while the last one's are written."""
 
 import queue
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -64,25 +65,39 @@ class Outtake:
         self._posted: queue.SimpleQueue[Sequence[Translated | Draft | End] | None] = (
             queue.SimpleQueue()
         )
+        self._unwritten = 0  # batches posted
+        self._written = threading.Condition()
 
     # ── Called by the other stages ───────────────────────────────────────────────────────────
 
     def translated(self, sentences: Sequence[Translated]) -> None:
         """The sentences that one step ended."""
-        self._posted.put(sentences)
+        self._post(sentences)
 
     def done(self, drafts: Sequence[Draft]) -> None:
         """Drafts of which nothing needs the engine."""
-        self._posted.put(drafts)
+        self._post(drafts)
 
     def fail(self, delivery: Delivery, code: ErrorCode, detail: str) -> None:
         """A record that has no translation; of a draft only if ``Holdings.close`` says so."""
         outcome = failure(delivery, self._model.name, self._consumer.worker, code, detail)
-        self._posted.put([End(delivery, outcome, dead=code == "poison")])
+        self._post([End(delivery, outcome, dead=code == "poison")])
 
     def discard(self, delivery: Delivery) -> None:
         """A record that needs no outcome."""
-        self._posted.put([End(delivery, None)])
+        self._post([End(delivery, None)])
+
+    def _post(self, batch: Sequence[Translated | Draft | End]) -> None:
+        if not batch:
+            return
+        with self._written:
+            self._unwritten += 1
+        self._posted.put(batch)
+
+    def all_written(self, wait_s: float) -> bool:
+        """Whether Redis has all that was posted, for which this waits up to ``wait_s``."""
+        with self._written:
+            return self._written.wait_for(lambda: not self._unwritten, wait_s)
 
     def close(self) -> None:
         """Nothing will be posted after this."""
@@ -94,15 +109,19 @@ class Outtake:
         """Writes what has been posted, for which it waits up to ``wait_s``; False once ``close``
         was called. Raises BrokerUnavailable only when the consumer gives up."""
         ends: list[End] = []
-        going_on = True
+        taken, going_on = 0, True
         try:
             posted = self._posted.get(timeout=wait_s) if wait_s > 0 else self._posted.get_nowait()
             while going_on := posted is not None:
+                taken += 1
                 ends += (end for one in posted or () for end in self._ends(one))
                 posted = self._posted.get_nowait()
         except queue.Empty:
             pass
         self._write(ends)
+        with self._written:
+            self._unwritten -= taken
+            self._written.notify_all()
         if self._memory:
             self._memory.keep()
         return going_on

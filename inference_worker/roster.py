@@ -47,6 +47,12 @@ class Roster:
         return bool(self._trials)
 
     @property
+    def about_to_try(self) -> bool:
+        """Whether the next sentences admitted are those of a group that gets the engine."""
+        with self._lock:
+            return bool(self._trials) and not self._trying and not self.inside
+
+    @property
     def waiting(self) -> int:
         """Sentences of fresh work outside the engine."""
         return sum(len(units) for units in self._waiting.values())

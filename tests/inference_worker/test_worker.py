@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -338,6 +339,20 @@ def test_logs_never_hold_source_text(
 
 
 # ── Suspects ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_suspect_waits_until_what_came_before_it_is_written(stage: Stage) -> None:
+    """Or the record that was alone with the engine before it dies with it, unanswered."""
+    suspects = stage.broker.add("One.", attempts=3) + stage.broker.add("Two.", attempts=3)
+    for _ in range(10):
+        stage.worker.intake.turn(stage.now_s)
+        stage.worker.decoding.turn(0.0)
+        stage.now_s += RECLAIM_S
+    assert len(stage.engine.batches) == 1
+    assert stage.broker.left == deque()  # the second one is held, and waits
+    assert stage.broker.outcomes == {}
+    stage.settle(suspects)
+    assert [len(batch) for batch in stage.engine.batches] == [1, 1]
 
 
 def test_suspects_never_share_the_engine_with_fresh_work(stage: Stage) -> None:
