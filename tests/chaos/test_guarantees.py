@@ -25,3 +25,11 @@ def test_the_settings_it_names_are_documented() -> None:
     settings = set(re.findall(r"DRAGOMAN_\w+", DOCUMENT))
     assert settings
     assert {name for name in settings if f"`{name}`" not in configuration} == set()
+
+
+def test_the_programs_it_names_are_there() -> None:
+    programs = re.findall(r"`python -m ([\w.]+)`", DOCUMENT)
+    assert programs
+    assert all(
+        (ROOT / program.replace(".", "/")).with_suffix(".py").exists() for program in programs
+    )
