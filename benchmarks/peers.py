@@ -1,6 +1,6 @@
 """The same weights behind what one would choose instead, under the same load.
 
-    python -m benchmarks.peers [--peers dragoman,libretranslate,…] [--seconds 6] [--threads 1]
+    python -m benchmarks.peers [--peers dragoman,libretranslate,…] [--seconds 5] [--threads 1]
 
 Each peer runs in a virtual environment of its own (``~/.cache/dragoman/peers``, made by the first
 call, which takes some minutes and gigabytes) with the bundled model, five beams and the same number
@@ -19,6 +19,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ from dragoman.stack import free_port
 CACHE = Path.home() / ".cache" / "dragoman" / "peers"
 CALLERS = 64
 OVERLOAD = 3
-OVERLOAD_S = 10.0
+OVERLOAD_S = 8.0
 START_S, STOP_S = 180.0, 10.0
 WARM_UP_S = 2.0
 REFUSALS = ("status 429", "status 503")
@@ -68,6 +69,7 @@ class Overloaded:
     sent: int
     answered: int  # within the patience
     refused_s: list[float]  # how long each refusal took, sorted
+    others: dict[str, int]  # what became of the rest
 
     def row(self) -> list[str]:
         refused = len(self.refused_s)
@@ -183,7 +185,9 @@ def overloaded(where: load.Address, ask: Ask, rate: float, patience_s: float) ->
 
 def judged(answers: Sequence[load.Answer]) -> Overloaded:
     refused_s = sorted(one.latency_s for one in answers if one.failure in REFUSALS)
-    return Overloaded(len(answers), sum(not one.failure for one in answers), refused_s)
+    others = Counter(one.failure for one in answers if one.failure not in ("", *REFUSALS))
+    answered = sum(not one.failure for one in answers)
+    return Overloaded(len(answers), answered, refused_s, dict(others))
 
 
 def sent(ask: Ask, count: int) -> list[load.Request]:
@@ -196,6 +200,13 @@ def sent(ask: Ask, count: int) -> list[load.Request]:
 def told(found: Sequence[Found], options: argparse.Namespace, machine: str) -> str:
     ours = next((one for one in found if one.peer.name == OURS), Found(PEERS[0]))
     notes = [f"- {one.peer.title}: {one.peer.settings}." for one in found]
+    notes += [
+        f"- {one.peer.title}, neither answered nor refused: "
+        + ", ".join(f"{count} × {kind}" for kind, count in one.overload.others.items())
+        + "."
+        for one in found
+        if one.overload and one.overload.others
+    ]
     failed = [f"- {one.peer.title} is missing: {one.failure}" for one in found if one.failure]
     parts = [
         f"`{report.command('peers')}`",
@@ -239,7 +250,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     names = [peer.name for peer in PEERS]
     add("--peers", default=",".join(names), help="some of them, with commas")
-    add("--seconds", type=float, default=6.0, help="of saturation; twice that at the common load")
+    add("--seconds", type=float, default=5.0, help="of saturation; twice that at the common load")
     add("--rate", type=float, default=5.0, help="requests a second of the common load")
     add("--patience-s", type=float, default=5.0, help="how long a caller waits at overload")
     add("--threads", type=int, default=1, help="of each model")

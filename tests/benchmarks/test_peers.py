@@ -54,8 +54,9 @@ def test_overload_is_judged() -> None:
     ]
     found = peers.judged(answers)
     assert (found.sent, found.answered, found.refused_s) == (5, 1, [0.002, 0.004])
+    assert found.others == {load.TIMED_OUT: 1, "status 504": 1}
     assert found.row() == ["20%", "40%", "40%", "4"]
-    assert Overloaded(2, 2, []).row() == ["100%", "0%", "0%", "–"]
+    assert Overloaded(2, 2, [], {}).row() == ["100%", "0%", "0%", "–"]
 
 
 def test_the_rate_counts_answers_until_callers_stop_coming() -> None:
@@ -64,7 +65,7 @@ def test_the_rate_counts_answers_until_callers_stop_coming() -> None:
 
 
 def test_the_report_names_who_is_missing_and_the_best_of_each_kind() -> None:
-    quiet = {"quiet_ms": (10.0, 20.0), "texts": ("a", "b"), "overload": Overloaded(2, 2, [])}
+    quiet = {"quiet_ms": (10.0, 20.0), "texts": ("a", "b"), "overload": Overloaded(2, 2, [], {})}
     found = [
         Found(BY_NAME["dragoman"], 90.0, 0.01, **quiet),  # type: ignore[arg-type]
         Found(BY_NAME["fastapi-generate"], 15.0, 0.05, **quiet),  # type: ignore[arg-type]
