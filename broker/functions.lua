@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 7
+local REVISION = 8
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -12,7 +12,7 @@ local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving averag
 local RATE_TRUSTED_MS = 2000  -- of full load must have been measured before a rate refuses anybody
 -- Of the drain rate, what each lane gets at least while both are full, as inference_worker/roster.py
 -- divides the slots (benchmarks/fairness.py measures it).
-local SHARE = {interactive = 1 / 2, bulk = 7 / 32}
+local SHARE = {interactive = 3 / 4, bulk = 1 / 5}
 local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
 local USAGE_TTL_S = 40 * 86400  -- after a month's last request
 local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',

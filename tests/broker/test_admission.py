@@ -51,7 +51,7 @@ async def test_a_tenant_above_its_cap_is_refused_and_others_are_not(
     await capped.submit(of(capped, "a", 300))
     with pytest.raises(TenantOverloaded) as refused:
         await capped.submit(of(capped, "a", 200, lane="interactive"))  # lanes count together
-    assert refused.value.estimated_wait_s == pytest.approx(200 / (RATE / 2))
+    assert refused.value.estimated_wait_s == pytest.approx(200 / (RATE * 3 / 4))
     assert 0 < refused.value.room_s < refused.value.estimated_wait_s
     await capped.submit(of(capped, "b", 200))
     assert (await capped.load(MODEL)).outstanding_cost == 500
@@ -200,9 +200,9 @@ async def test_the_other_lane_costs_no_more_than_its_share(
     measured(redis_server)
     await producer.submit(of(producer, "a", 100_000))
     one = await producer.submit(of(producer, "b", 100, lane="interactive"))
-    assert one.estimated_wait_s == pytest.approx(100 / (RATE / 2))
+    assert one.estimated_wait_s == pytest.approx(100 / (RATE * 3 / 4))
     few = await producer.submit(of(producer, "b", 7_000, lane="interactive"))
-    assert few.estimated_wait_s == pytest.approx((100 + 7_000 + 100 * BATCH) / (RATE / 2))
+    assert few.estimated_wait_s == pytest.approx((100 + 7_000 + 100 * BATCH) / (RATE * 3 / 4))
     bulk = await producer.submit(of(producer, "a", 1))
     assert bulk.estimated_wait_s == pytest.approx((100_000 + 1 + 7_100 + 107_100) / RATE)
 
