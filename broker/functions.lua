@@ -3,12 +3,14 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 8
+local REVISION = 9
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
 local RATE_SAMPLE_MS = 250    -- completions are averaged over at least this long
 local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving average
+local RATE_FALL_MS = 5000     -- the same where it falls: hoping for too much costs deadlines
+local DEADLINE_SHARE = 0.8    -- of a deadline that the estimated wait may take; estimates err
 local RATE_TRUSTED_MS = 2000  -- of full load must have been measured before a rate refuses anybody
 -- Of the drain rate, what each lane gets at least while both are full, as inference_worker/roster.py
 -- divides the slots (benchmarks/fairness.py measures it).
@@ -102,7 +104,8 @@ local function measure_rate(load, model, cost, full, now)
     if not rate or (measured == 0 and full and sample > rate) then
       rate = sample
     elseif full or sample > rate then
-      rate = rate + (1 - math.exp(-busy / RATE_HORIZON_MS)) * (sample - rate)
+      local horizon = sample < rate and RATE_FALL_MS or RATE_HORIZON_MS
+      rate = rate + (1 - math.exp(-busy / horizon)) * (sample - rate)
     end
     if full and measured < RATE_TRUSTED_MS then
       redis.call('HSET', load, 'full:' .. model, exact(measured + busy))
@@ -203,8 +206,9 @@ local function refusal(load, model, lane, tenant, cost, outstanding, wait, args)
   if outstanding > 0 and excess > 0 then
     return 'overloaded', wait and excess / number(fields[4], nil)
   end
-  if wait and wait > deadline and number(fields[3], 0) >= RATE_TRUSTED_MS then
-    return 'too_late', wait - deadline
+  local bearable = deadline * DEADLINE_SHARE
+  if wait and wait > bearable and number(fields[3], 0) >= RATE_TRUSTED_MS then
+    return 'too_late', wait - bearable
   end
   return false
 end
