@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,11 +61,15 @@ async def test_a_document_that_takes_too_much_memory() -> None:
     assert caught.value.code == "too_complex"
 
 
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
 async def test_nothing_is_left_running() -> None:
+    before = children()  # other tests' processes may still be ours
     with pytest.raises(Malformed):
         await split(COSTLY * 4, "csv", ["t"], UTF8, Bounds(memory_mib=512, cpu_s=1))
-    with open(f"/proc/self/task/{os.getpid()}/children") as children:
-        assert children.read() == ""
+    assert children() <= before
 
 
 PROBE = """
