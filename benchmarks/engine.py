@@ -69,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mixes", default=",".join(MIXES))
     parser.add_argument("--cells", default="16x1,32x1,16x5", help="slots x beams, with commas")
     parser.add_argument("--types", help="of the engine: float32,bfloat16,int8; bfloat16 on a GPU")
+    parser.add_argument("--baselines", default=",".join(BASELINES), help="transformers is slow")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--sentences", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=3)
@@ -107,12 +108,14 @@ def run_cell(
             )
             contenders.append(contender)
     halved = given.device != "cpu"
-    model = load_model(directory, given.device, torch.bfloat16 if halved else torch.float32)
-    contenders.append(transformers_static(model, rules, width, in_order=halved))
-    yardstick = "float16" if halved else "int8"
-    contenders.append(
-        ctranslate(directory, given.cache, rules, width, yardstick, given.threads, given.device)
-    )
+    if "transformers" in given.baselines:
+        model = load_model(directory, given.device, torch.bfloat16 if halved else torch.float32)
+        contenders.append(transformers_static(model, rules, width, in_order=halved))
+    if "CTranslate2" in given.baselines:
+        yardstick = "float16" if halved else "int8"
+        contenders.append(
+            ctranslate(directory, given.cache, rules, width, yardstick, given.threads, given.device)
+        )
     for contender in contenders:
         contender.translate(sentences[:WARM_UP])
     for _ in range(given.rounds):

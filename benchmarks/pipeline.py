@@ -10,10 +10,11 @@
   ``redis-benchmark`` appends to a stream on the same server, pipelined. And the same in processor
   time of the server alone, since clients in Python want the same processors.
 
-The engine has one thread. With two processors or more, Redis, API and this client get the last one
-and the worker may use all, so that they do not compete with the engine. ``--rounds`` measurements
-take turns, and the median counts. Translation memory and self-checks are off: nothing is answered
-without the engine, and nothing is translated twice.
+``DRAGOMAN_ENGINE=torch DRAGOMAN_DEVICE=cuda`` before the command, with ``--slots 256``, does it on
+a GPU. The engine has one thread. With two processors or more, Redis, API and this client get the
+last one and the worker may use all, so that they do not compete with the engine. ``--rounds``
+measurements take turns, and the median counts. Translation memory and self-checks are off: nothing
+is answered without the engine, and nothing is translated twice.
 """
 
 import argparse
@@ -45,6 +46,8 @@ class Plan:
     connections: int  # more than the engine holds
     slots: int
 
+
+MOST_SLOTS = 1024
 
 # Smaller batches for the large model, so that there are many of them; both sides have the same.
 PLANS = {"418m": Plan(96, 64, 8), "small": Plan(1_600, 256, 32)}
@@ -236,11 +239,9 @@ def told(options: argparse.Namespace, machine: str) -> str:
     """Measures, and reports in Markdown."""
     parts = [f"`{report.command('pipeline')}`"]
     if "engine" in options.parts:
-        rows = [
-            engine_row(model, planned(model, options.records), options.rounds)
-            for model in options.models
-        ]
-        slots = ", ".join(f"{PLANS[model].slots} slots for {model}" for model in options.models)
+        plans = {model: planned(model, options) for model in options.models}
+        rows = [engine_row(model, plan, options.rounds) for model, plan in plans.items()]
+        slots = ", ".join(f"{plan.slots} slots for {model}" for model, plan in plans.items())
         parts += [
             f"**Through HTTP and Redis ÷ the bare engine**, one record a request, the same"
             f" sentences, always with work waiting; one thread, {slots}. Wanted: {WANTED}.",
@@ -263,9 +264,11 @@ def told(options: argparse.Namespace, machine: str) -> str:
     return "\n\n".join([*parts, f"{machine}."]) + "\n"
 
 
-def planned(model: str, records: int) -> Plan:
+def planned(model: str, options: argparse.Namespace) -> Plan:
     plan = PLANS[model]
-    return plan if not records else Plan(records, plan.connections, plan.slots)
+    slots = options.slots or plan.slots
+    # As many connections for each slot as planned.
+    return Plan(options.records or plan.records, plan.connections // plan.slots * slots, slots)
 
 
 def tell(line: str) -> None:
@@ -293,11 +296,14 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--models", type=listed(bare.MODELS), default=list(PLANS), help="of 418m,small")
     add("--rounds", type=int, default=1, help="measurements of each model")
     add("--records", type=int, default=0, help="of each measurement of a model, if not as planned")
+    add("--slots", type=int, default=0, help="of the engine, if not as planned")
     add("--seconds", type=float, default=5.0, help="of each measurement without an engine")
     add("--out", type=Path, default=Path("runs/pipeline"), help="folder of the report")
     options = parser.parse_args(arguments)
     if not 1 <= options.rounds <= 20 or not 0 <= options.records <= bare.MOST_RECORDS:
         parser.error(f"--rounds takes 1 to 20, --records up to {bare.MOST_RECORDS}")
+    if not 0 <= options.slots <= MOST_SLOTS:
+        parser.error(f"--slots takes up to {MOST_SLOTS}")
     if not 0 < options.seconds <= 60:
         parser.error("--seconds must be between 0 and 60")
     return options
