@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 9
+local REVISION = 10
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -11,7 +11,7 @@ local RATE_SAMPLE_MS = 250    -- completions are averaged over at least this lon
 local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving average
 local RATE_FALL_MS = 5000     -- the same where it falls: hoping for too much costs deadlines
 local DEADLINE_SHARE = 0.8    -- of a deadline that the estimated wait may take; estimates err
-local RATE_TRUSTED_MS = 2000  -- of full load must have been measured before a rate refuses anybody
+local RATE_TRUSTED_MS = 1000  -- of full load must have been measured before a rate refuses anybody
 -- Of the drain rate, what each lane gets at least while both are full, as inference_worker/roster.py
 -- divides the slots (benchmarks/fairness.py measures it).
 local SHARE = {interactive = 3 / 4, bulk = 1 / 5}
