@@ -55,7 +55,7 @@ async def client(
 
 
 async def make(client: httpx.AsyncClient, headers: Headers, path: str) -> str:
-    """The id of a job or a document of the caller's."""
+    """The id of a job or a document of the caller's, on which nobody works any more."""
     if path.startswith("/jobs"):
         answer = await client.post("/jobs", json=body("one"), headers=headers)
     else:
@@ -63,7 +63,11 @@ async def make(client: httpx.AsyncClient, headers: Headers, path: str) -> str:
         data = {"source": "en", "target": "ja"}
         answer = await client.post("/documents", files=files, data=data, headers=headers)
     assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
+    name = str(answer.json()["id"])
+    if path.startswith("/jobs"):
+        ended = await client.get(f"/jobs/{name}?wait=10", headers=headers)
+        assert ended.json()["state"] == "done"
+    return name
 
 
 class Wire:
