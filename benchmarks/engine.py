@@ -43,13 +43,7 @@ BASELINES = ("transformers", "CTranslate2")
 def main() -> int:
     given = arguments()
     given.types = given.types or ("float32,bfloat16,int8" if given.device == "cpu" else "bfloat16")
-    torch.set_num_threads(given.threads)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    directory = SMALL
-    if given.model == "418m":
-        directory = given.cache / "countdown-418m"
-        write_countdown(directory, Size())
+    directory = prepared(given)
     for mix in given.mixes.split(","):
         sentences = make_sentences(given.model, mix, given.sentences)
         for cell in given.cells.split(","):
@@ -81,6 +75,18 @@ def arguments() -> argparse.Namespace:
         help="where the 418M checkpoint (1.4 GB) and the CTranslate2 models are kept",
     )
     return parser.parse_args()
+
+
+def prepared(given: argparse.Namespace) -> Path:
+    """Settles what the arguments say of this process; the folder of the model they name."""
+    torch.set_num_threads(given.threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if given.model == "small":
+        return SMALL
+    directory: Path = given.cache / "countdown-418m"
+    write_countdown(directory, Size())
+    return directory
 
 
 def make_sentences(model: str, mix: str, count: int) -> list[Sentence]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks import load, report, requests
 from benchmarks.fleet import Engine, Fleet, fleet
-from benchmarks.servers import NotStarted, stop_in_order_when_terminated
+from benchmarks.servers import NotStarted
 from broker.producer import Producer
 from broker.waiter import Waiter
 from broker.wire import LANES, Lane, Submission
@@ -244,18 +244,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    stop_in_order_when_terminated()
-    try:
-        text = told(options, report.machine())
-    except NotStarted as error:
-        print(f"fairness: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "fairness.md").write_text(text, encoding="utf-8")
-    return 0
+    machine = report.machine()  # as busy as it is before anything is started
+    return report.made("fairness", lambda: told(options, machine), options.out)
 
 
 if __name__ == "__main__":

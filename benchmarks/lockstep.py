@@ -12,14 +12,10 @@ import statistics
 import sys
 from pathlib import Path
 
-import torch
-import transformers
-
 from benchmarks.contenders import Contender, by_length, continuous, ctranslate, transformers_static
-from benchmarks.countdown import Size, write_countdown
-from benchmarks.engine import MAX_LENGTH, WARM_UP, make_sentences, row
+from benchmarks.engine import MAX_LENGTH, WARM_UP, make_sentences, prepared, row
 from benchmarks.exact import load_model
-from benchmarks.workload import MIXES, SMALL
+from benchmarks.workload import MIXES
 from inference_worker.engine.continuous.checkpoint import load_checkpoint
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.protocol import Sentence
@@ -27,13 +23,7 @@ from inference_worker.engine.protocol import Sentence
 
 def main() -> int:
     given = arguments()
-    torch.set_num_threads(given.threads)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    directory = SMALL
-    if given.model == "418m":
-        directory = given.cache / "countdown-418m"
-        write_countdown(directory, Size())
+    directory = prepared(given)
     for mix in MIXES:
         run_mix(given, directory, mix)
     return 0

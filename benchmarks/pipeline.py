@@ -29,7 +29,7 @@ import uvloop
 
 from benchmarks import bare, load, report, stacks, trips
 from benchmarks.requests import check, of_pair
-from benchmarks.servers import NotStarted, started, stop_in_order_when_terminated
+from benchmarks.servers import started
 from benchmarks.stacks import ENGINE_ALONE, Spent, Stack, accounted, beside, confined
 from broker.wire import Record
 
@@ -311,18 +311,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    stop_in_order_when_terminated()
-    try:
-        text = told(options, report.machine())
-    except NotStarted as error:
-        print(f"pipeline: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "pipeline.md").write_text(text, encoding="utf-8")
-    return 0
+    machine = report.machine()  # as busy as it is before anything is started
+    return report.made("pipeline", lambda: told(options, machine), options.out)
 
 
 if __name__ == "__main__":

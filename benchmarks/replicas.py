@@ -26,7 +26,6 @@ import uvloop
 from benchmarks import load, report, stacks, stress
 from benchmarks.cells import Cell
 from benchmarks.requests import check, translation
-from benchmarks.servers import NotStarted, stop_in_order_when_terminated
 from benchmarks.stacks import Spent, Stack, accounted
 
 WORKERS, API_PROCESSES = (1, 2, 4, 8), (1, 2)
@@ -219,18 +218,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    stop_in_order_when_terminated()
-    try:
-        text = told(options, report.machine())
-    except NotStarted as error:
-        print(f"replicas: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "replicas.md").write_text(text, encoding="utf-8")
-    return 0
+    machine = report.machine()  # as busy as it is before anything is started
+    return report.made("replicas", lambda: told(options, machine), options.out)
 
 
 if __name__ == "__main__":

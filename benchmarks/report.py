@@ -6,10 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from benchmarks.servers import NotStarted, stop_in_order_when_terminated
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +27,23 @@ def machine() -> str:
         f" load average {busy:.1f} at the start; Python {platform.python_version()}, {packages};"
         f" commit {commit()}; {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     )
+
+
+def made(module: str, measure: Callable[[], str], folder: Path) -> int:
+    """Runs a benchmark as its command does: prints its Markdown and keeps it in ``folder``. Returns
+    the exit status: 2 if something it needs does not start, 130 if it was interrupted."""
+    stop_in_order_when_terminated()
+    try:
+        text = measure()
+    except NotStarted as error:
+        print(f"{module}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{module}.md").write_text(text, encoding="utf-8")
+    return 0
 
 
 def command(module: str) -> str:
