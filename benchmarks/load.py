@@ -149,9 +149,9 @@ async def open_loop(
     kept: int = 0,
 ) -> list[Answer]:
     """Sends each request when it is due, whatever has become of the earlier ones; answers in order.
-    Each has a connection of its own unless some are ``kept``."""
+    Each has a connection of its own unless some are ``kept``; those are opened when all are busy, as
+    a client's pool does it: a service may hang up on connections that say nothing."""
     pool = Pool(where, kept)
-    await pool.fill()
     began_s = now_s()
     tasks = []
     for request, at_s in zip(requests, due_s, strict=True):
