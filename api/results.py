@@ -1,7 +1,9 @@
 """From the broker's outcomes to the bodies of the contract."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 from starlette.responses import Response
@@ -9,15 +11,35 @@ from starlette.responses import Response
 from api.openapi import JSON
 from api.problems import Problem
 from api.schemas import Job, JobTicket, RecordError, RecordResult, Timings, TranslationResult
-from broker.wire import Details, Outcome, Receipt, RequestStatus
+from broker.wire import Details, Outcome, Receipt, RequestStatus, State
 
 _CANCELLED = RecordError("cancelled", "The request was cancelled before this record was done.")
 _LOST = RecordError("internal", "The outcome of this record was lost.")
 _NO_DETAILS = Details()
 
 
+class Ended(Protocol):
+    """What the result of a request is made from, besides the outcomes."""
+
+    @property
+    def ids(self) -> list[str | int]: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def state(self) -> State: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The same, known without a look at Redis."""
+
+    ids: list[str | int]
+    model: str
+    state: State
+
+
 def record(
-    status: RequestStatus, index: int, outcome: Outcome | None, details: bool = False
+    status: Ended, index: int, outcome: Outcome | None, details: bool = False
 ) -> RecordResult:
     """One record as it ended; ``outcome`` is None for what its request took down with it."""
     id, text, error = status.ids[index], None, None
@@ -33,7 +55,7 @@ def record(
 
 
 def _detailed(
-    ended: RecordResult, status: RequestStatus, index: int, outcome: Outcome | None
+    ended: RecordResult, status: Ended, index: int, outcome: Outcome | None
 ) -> RecordResult:
     told = (outcome and outcome.details) or _NO_DETAILS
     cancelled = isinstance(ended.error, RecordError) and ended.error.code == "cancelled"
@@ -53,11 +75,13 @@ def _detailed(
 
 
 def translation(
-    status: RequestStatus, outcomes: Mapping[int, Outcome], details: bool, headers: dict[str, str]
+    status: Ended, outcomes: Mapping[int, Outcome], details: bool, headers: dict[str, str]
 ) -> Response:
     """The answer to a synchronous request that has ended: 200 if any record has a text, else 504
     if all of them came too late, else 502."""
-    result = [record(status, index, outcomes.get(index), details) for index in range(status.total)]
+    result = [
+        record(status, index, outcomes.get(index), details) for index in range(len(status.ids))
+    ]
     if any(isinstance(ended.text, str) for ended in result):
         content = msgspec.json.encode(TranslationResult(result))
         return Response(content, 200, headers, JSON)

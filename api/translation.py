@@ -22,7 +22,7 @@ from api.parameters import (
     preference,
 )
 from api.problems import Problem, hung_up, problem_of
-from api.results import accepted, fresh_ticket, location, ticket, translation
+from api.results import Told, accepted, fresh_ticket, location, ticket, translation
 from api.service import service_of
 from api.waiting import Ending, wait
 from broker.errors import BrokerError
@@ -122,6 +122,9 @@ async def _answer(
             if not submission.kept:
                 await service.producer.leave(submission.tenant, request_id)
             return hung_up()
+        if ending is Ending.CAME and request_id == submission.id and (end := watch.ending):
+            told = Told(submission.ids, submission.model, end.state)
+            return translation(told, end.outcomes, details, wanted.applied)
         if ending is not Ending.CAME:
             await service.producer.keep(submission.tenant, request_id)
         view = await service.producer.view(submission.tenant, request_id)

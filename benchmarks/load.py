@@ -149,8 +149,8 @@ async def open_loop(
     kept: int = 0,
 ) -> list[Answer]:
     """Sends each request when it is due, whatever has become of the earlier ones; answers in order.
-    Each has a connection of its own unless some are ``kept``; those are opened when all are busy, as
-    a client's pool does it: a service may hang up on connections that say nothing."""
+    Each has a connection of its own unless some are ``kept``; those are opened when all are busy,
+    as a client's pool does it: a service may hang up on connections that say nothing."""
     pool = Pool(where, kept)
     began_s = now_s()
     tasks = []

@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 10
+local REVISION = 11
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -16,6 +16,7 @@ local RATE_TRUSTED_MS = 1000  -- of full load must have been measured before a r
 -- divides the slots (benchmarks/fairness.py measures it).
 local SHARE = {interactive = 3 / 4, bulk = 1 / 5}
 local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
+local MOST_TOLD_BYTES = 4096  -- of outcomes that the news of an end bring along
 local USAGE_TTL_S = 40 * 86400  -- after a month's last request
 local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',
   'created_ms', 'deadline_ms', 'watchers', 'idempotency'}
@@ -137,10 +138,15 @@ end
 
 -- ── News for the API processes ───────────────────────────────────────────────────────────────
 
--- Adds a line about a request to the news of each process that watches it.
-local function note(news, watchers, id, remaining, state)
+-- Adds a line about a request to the news of each process that watches it, after one with its
+-- outcomes if they are told.
+local function note(news, watchers, id, remaining, state, outcomes)
   for process in string.gmatch(watchers or '', '%S+') do
     news[process] = news[process] or {}
+    if outcomes then
+      table.insert(news[process], '=' .. id)
+      table.insert(news[process], outcomes)
+    end
     table.insert(news[process], id)
     table.insert(news[process], remaining .. ' ' .. state)
   end
@@ -443,8 +449,16 @@ end
 -- nothing. Answers {records acknowledged, news left to publish}.
 local LANES = {interactive = 3, bulk = 5}
 
+-- The outcomes of a request by index, as JSON, if one call brought all of them and they are few: its
+-- waiters then need not read it.
+local function told(brought, total)
+  if #brought ~= tonumber(total) then return nil end
+  local outcomes = '{' .. table.concat(brought, ',') .. '}'
+  return #outcomes <= MOST_TOLD_BYTES and outcomes or nil
+end
+
 local function store(request, lead, args, at, ttl_ms, news)
-  local fields = redis.call('HMGET', request, 'state', 'watchers')
+  local fields = redis.call('HMGET', request, 'state', 'watchers', 'total')
   local state = fields[1]
   if not state or state == 'cancelled' then return end
   if redis.call('HSETNX', request, args[at + 5], args[at + 6]) == 0 then return end
@@ -455,7 +469,9 @@ local function store(request, lead, args, at, ttl_ms, news)
     redis.call('HSET', request, 'state', state)
     settle(request, lead, args[at + 4], ttl_ms)
   end
-  news[args[at + 4]] = {fields[2], remaining, state}
+  local brought = (news[args[at + 4]] or {})[4] or {}
+  table.insert(brought, '"' .. args[at + 5] .. '":' .. args[at + 6])
+  news[args[at + 4]] = {fields[2], remaining, state, brought, fields[3]}
 end
 
 local function complete(keys, args)
@@ -496,7 +512,9 @@ local function complete(keys, args)
     measure_rate(keys[1], model, drained, full, precise_ms())
   end
   local news = {}
-  for id, line in pairs(changed) do note(news, line[1], id, line[2], line[3]) end
+  for id, line in pairs(changed) do
+    note(news, line[1], id, line[2], line[3], told(line[4], line[5]))
+  end
   promote(keys[3], keys[4], keys[1], model, 'interactive')
   promote(keys[5], keys[6], keys[1], model, 'bulk')
   return {acknowledged, publish(news, replies)}

@@ -286,6 +286,13 @@ class Producer:
         last: bytes = await self._call("listen", names, [ttl_s])
         return last.decode()
 
+    async def forget(self, keys: Keys, cursor: str) -> None:
+        """Drops the news of this process up to the entry ``cursor``, which it has read."""
+        milliseconds, _, number = cursor.partition("-")
+        after = f"{milliseconds}-{int(number or 0) + 1}"
+        with reaching_redis():
+            await self._redis.execute("XTRIM", keys.reply(self.process), "MINID", after)
+
     async def close(self) -> None:
         """Closes the connections; what was submitted goes on."""
         for timer in self._timers:

@@ -10,18 +10,24 @@ from typing import Any
 
 import msgspec
 
-from broker.connection import close_async, connect_async, reaching_redis
+from broker.connection import connect_async, reaching_redis
 from broker.errors import BrokerError
+from broker.exchange import Exchange, packed
 from broker.keys import Keys, shard_keys
 from broker.producer import Producer
-from broker.wire import TERMINAL, Submission
+from broker.wire import TERMINAL, Ending, Outcome, State, Submission
 
 log = logging.getLogger(__name__)
 
 BLOCK_MS = 1_000
+MOST_NEWS = 256  # entries read at once
+OUTCOMES = b"="  # before the id of a request whose outcomes a line tells
 SWEEP_S = 2.0
 QUIET_S = 3.0  # a request without news for that long is looked up by the sweep
 RETRY_S = 0.1
+
+_TERMINAL: dict[bytes, State] = {state.encode(): state for state in TERMINAL}
+_decode_outcomes = msgspec.json.Decoder(dict[int, Outcome]).decode
 
 
 class Watch:
@@ -33,6 +39,7 @@ class Watch:
         self._watches = waiter.watches
         self._news = self._ended = self._interrupted = False
         self._turn: asyncio.Future[None] | None = None  # of whoever waits here
+        self._end: tuple[State, bytes] | None = None
         self.tenant = tenant
         self.request_id = request_id
         self.submission = submission
@@ -67,8 +74,20 @@ class Watch:
             self._news = False
         return progressed
 
-    def tell(self, ended: bool) -> None:
-        """Called by the waiter with news of the request."""
+    @property
+    def ending(self) -> Ending | None:
+        """How the request ended, if its news told all of it: then nobody needs to read it."""
+        if self._end is None:
+            return None
+        try:
+            return Ending(self._end[0], _decode_outcomes(self._end[1]))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None  # whoever reads the request is told what is wrong with it
+
+    def tell(self, ended: bool, end: tuple[State, bytes] | None = None) -> None:
+        """Called by the waiter with news of the request; ``end`` is its state and its outcomes in
+        JSON, where the news told them."""
+        self._end = end or self._end
         self.heard = time.monotonic()
         self._news = True
         self._ended = self._ended or ended
@@ -104,9 +123,8 @@ class Waiter:
         self._producer = producer
         self._settings = producer.settings
         self._keys = shard_keys(self._settings.shards)
-        self._client: Any = connect_async(
-            self._settings, BLOCK_MS / 1000 + self._settings.redis_timeout_s
-        )
+        patience_s = BLOCK_MS / 1000 + self._settings.redis_timeout_s
+        self._redis = Exchange(connect_async(self._settings, patience_s), patience_s)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self.watches: dict[str, set[Watch]] = {}  # by request id
@@ -123,7 +141,7 @@ class Waiter:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await close_async(self._client)
+        await self._redis.close()
 
     def watching(self, tenant: str, request_id: str, submission: Submission | None = None) -> Watch:
         """A watch to enter before the request is submitted, or before ``Producer.watch``.
@@ -142,29 +160,41 @@ class Waiter:
                     if time.monotonic() - renewed > min(SWEEP_S, self._settings.reply_ttl_s / 4):
                         cursor = await self._renew(keys, cursor)
                         renewed = time.monotonic()
-                    found = await self._client.xread({stream: cursor}, count=256, block=BLOCK_MS)
+                    found = await self._read(stream, cursor)
                 for entry, lines in found[0][1] if found else ():
                     cursor = entry.decode()
                     self._spread(lines)
+                await asyncio.sleep(0)  # who was waked answers before the next read is written
             except BrokerError as error:
                 log.warning("reply stream: %s", error)
                 renewed = 0.0
                 await asyncio.sleep(RETRY_S)
 
+    async def _read(self, stream: str, cursor: str) -> Any:
+        command = ("XREAD", "COUNT", MOST_NEWS, "BLOCK", BLOCK_MS, "STREAMS", stream, cursor)
+        (answer,) = await self._redis.run([command], [packed(command)])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
     async def _renew(self, keys: Keys, cursor: str) -> str:
-        """Keeps the stream alive, and rewinds a cursor that is ahead of a server which has lost its
-        newest entries."""
+        """Keeps the stream alive, drops what has been read, since texts are among it, and rewinds a
+        cursor that is ahead of a server which has lost its newest entries."""
         last = await self._producer.listen(keys)
-        return "0" if _entry_order(last) < _entry_order(cursor) else cursor
+        if _entry_order(last) < _entry_order(cursor):
+            return "0"
+        await self._producer.forget(keys, cursor)
+        return cursor
 
     def _spread(self, lines: dict[bytes, bytes]) -> None:
+        told: dict[bytes, bytes] = {}  # outcomes, each before the line that ends their request
         for field, value in lines.items():
-            state = value.decode().partition(" ")[2]
-            self._tell(field.decode(), state in TERMINAL)
-
-    def _tell(self, request_id: str, ended: bool) -> None:
-        for watch in self.watches.get(request_id, ()):
-            watch.tell(ended)
+            if field.startswith(OUTCOMES):
+                told[field[len(OUTCOMES) :]] = value
+                continue
+            state, outcomes = _TERMINAL.get(value.partition(b" ")[2]), told.get(field)
+            for watch in self.watches.get(field.decode(), ()):
+                watch.tell(state is not None, (state, outcomes) if state and outcomes else None)
 
     async def _sweep_often(self) -> None:
         while not self._stopping:

@@ -100,6 +100,13 @@ class Receipt(msgspec.Struct, frozen=True):
     estimated_wait_s: float | None  # until its last record; None while no rate has been measured
 
 
+class Ending(msgspec.Struct, frozen=True):
+    """How a request ended, as its news tell it where they have room."""
+
+    state: State
+    outcomes: dict[int, Outcome]  # all of them, by record index
+
+
 class RequestStatus(msgspec.Struct, frozen=True):
     """A request as its hash describes it, without the results."""
 

@@ -217,3 +217,64 @@ async def test_a_reply_stream_trimmed_past_its_cursor_loses_nobody(
         await waiter.start()
         assert await watch.finished(20)
     await waiter.stop()
+
+
+async def test_news_of_an_end_tell_its_outcomes_if_one_call_brought_them(
+    producer: Producer, waiter: Waiter, consumer: Consumer
+) -> None:
+    request = submission(producer, ["a", "b"])
+    with waiter.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        assert watch.ending is None
+        assert serve(consumer) == 2
+        assert await watch.finished(10)
+        assert watch.ending is not None
+        view = await producer.view("default", request.id)
+    assert view is not None
+    assert (watch.ending.state, watch.ending.outcomes) == ("done", view[1])
+
+
+@pytest.mark.parametrize("text", ["x" * 5_000, "a"])
+async def test_an_end_whose_outcomes_are_long_or_came_one_by_one_is_read(
+    text: str, producer: Producer, waiter: Waiter, consumer: Consumer
+) -> None:
+    request = submission(producer, [text, "b"])
+    with waiter.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        deliveries = consumer.read(8, 8, 0)
+        consumer.begin(deliveries)
+        done = answers(deliveries)
+        for part in [done] if len(text) > 1 else [done[:1], done[1:]]:
+            consumer.complete(part)
+        assert await watch.finished(10)
+        assert watch.ending is None
+
+
+async def test_damaged_outcomes_in_news_are_not_believed(
+    producer: Producer, waiter: Waiter, redis_server: RedisServer
+) -> None:
+    request = submission(producer, ["a"])
+    with waiter.watching("default", request.id, request) as watch:
+        news = {f"={request.id}": '{"0":', request.id: "0 done"}
+        await producer.listen(KEYS)
+        redis_server.client.xadd(KEYS.reply(producer.process), news)
+        assert await watch.finished(10)
+        assert watch.ending is None
+
+
+async def test_news_that_were_read_are_dropped(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    """Outcomes are among them, which nobody keeps longer than their request."""
+    waiter, stream = Waiter(producer), KEYS.reply(producer.process)
+    await producer.listen(KEYS)
+    await producer.submit(submission(producer, ["a"]))
+    serve(consumer)
+    entries = [entry.decode() for entry, _ in redis_server.client.xrange(stream)]
+    assert len(entries) == 2  # one made the stream
+    assert await waiter._renew(KEYS, entries[0]) == entries[0]
+    assert [entry.decode() for entry, _ in redis_server.client.xrange(stream)] == entries[1:]
+    await waiter._renew(KEYS, entries[1])
+    assert redis_server.client.xlen(stream) == 0
+    assert await waiter._renew(KEYS, entries[1]) == entries[1]  # no rewinding: the last id stays
+    await waiter.stop()
