@@ -88,7 +88,7 @@ def translation(
     members = {"result": result}
     codes = {ended.error.code for ended in result if isinstance(ended.error, RecordError)}
     if codes == {"expired"}:
-        detail = "The deadline passed before any record was translated. Allow more time."
+        detail = "No record could be translated before the deadline. Allow more time."
         return Problem(504, "expired", detail, headers=headers, members=members).response()
     detail = "No record could be translated; each one in result says why."
     return Problem(502, "all_failed", detail, headers=headers, members=members).response()

@@ -187,12 +187,13 @@ class Consumer:
     def _set_clock(self, server_ms: int) -> None:
         self._server_ahead_ms = server_ms - time.time() * 1000
 
-    def begin(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+    def begin(self, deliveries: Sequence[Delivery], least_s: float = 0.0) -> list[Verdict]:
         """What to do with each delivery before spending model time on it; marks their requests
-        running.
+        running. ``least_s`` is how soon a result can be there at best.
 
-        ``go``; ``expired`` or ``cancelled``: complete it as such; ``over``: ``discard`` it, since
-        the record has its result already or its request is gone.
+        ``go``; ``expired`` (the deadline is over, or will be by then) or ``cancelled``: complete
+        it as such; ``over``: ``discard`` it, since the record has its result already or its request
+        is gone.
         """
         verdicts: dict[tuple[str, str], Verdict] = {}
         for keys, group in self._by_shard(deliveries):
@@ -200,6 +201,7 @@ class Consumer:
             arguments: list[Any] = []
             for d in group:
                 arguments += (requests[self._request(keys, d.record)], d.record.index)
+            arguments.append(int(least_s * 1000))
             with reaching_redis():
                 answer = self._call("begin", list(requests), arguments)
             for request, watchers in zip(requests, answer[1], strict=True):

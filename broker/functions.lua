@@ -117,6 +117,14 @@ local function measure_rate(load, model, cost, full, now)
   redis.call('HSET', load, 'busy:' .. model, exact(busy), 'since:' .. model, exact(now))
 end
 
+-- Whether the workers had all they can hold until these records left. (Not whether as much again was
+-- waiting: what an engine holds ahead of a step is work that waits.)
+local function were_full(keys, model, completed)
+  local left = redis.call('XLEN', keys[3]) + redis.call('ZCARD', keys[4]) + redis.call('XLEN', keys[5])
+    + redis.call('ZCARD', keys[6])
+  return left + completed >= batches(keys[1], model)
+end
+
 -- Characters that are done before a record of this score is: what is in the window, and what has a
 -- lower score in the backlog, at the lane's mean length; never less than the tenant's own. And a
 -- batch of all workers: nothing comes out of an engine before the batch it is in, and so it is
@@ -326,9 +334,11 @@ end
 -- and changes nothing, for a request that is gone or has ended, or some of whose records may have
 -- ended as expired.
 local function join(keys, args)
-  local fields = redis.call('HMGET', keys[1], 'state', 'deadline_ms', 'watchers')
+  local fields = redis.call('HMGET', keys[1], 'state', 'deadline_ms', 'watchers', 'given_up')
   local now, until_ms = now_ms(), number(fields[2], 0)
-  if (fields[1] ~= 'queued' and fields[1] ~= 'running') or until_ms <= now then return 0 end
+  if (fields[1] ~= 'queued' and fields[1] ~= 'running') or until_ms <= now or fields[4] then
+    return 0
+  end
   local deadline, watchers = now + tonumber(args[2]), fields[3] or ''
   if deadline > until_ms then
     redis.call('HSET', keys[1], 'deadline_ms', string.format('%d', deadline))
@@ -409,14 +419,20 @@ local function cancel(keys, args)
 end
 
 -- ── begin ────────────────────────────────────────────────────────────────────────────────────
--- KEYS: requests   ARGV: per record: which request (from 1), its index
--- Answers {verdicts, watchers per request}: what a worker must know before it spends model time.
+-- KEYS: requests   ARGV: per record: which request (from 1), its index; then in how many ms from now
+--       a result can be there at best
+-- Answers {verdicts, watchers per request}: what a worker must know before it spends model time. What
+-- would end after its deadline is lost already: it would only make others late too.
 local function begin(keys, args)
   local now, states, watchers = now_ms(), {}, {}
+  local least = #args % 2 == 1 and tonumber(args[#args]) or 0
   for i, request in ipairs(keys) do
     local fields = redis.call('HMGET', request, 'state', 'deadline_ms', 'watchers')
-    if fields[1] and fields[1] ~= 'cancelled' and number(fields[2], 0) <= now then
+    local deadline = number(fields[2], 0)
+    if fields[1] and fields[1] ~= 'cancelled' and deadline <= now + least then
       states[i] = 'expired'
+      -- Nobody with more time may join what was given up.
+      if deadline > now then redis.call('HSET', request, 'given_up', 1) end
     else
       states[i] = fields[1] or 'gone'
       if states[i] == 'queued' then redis.call('HSET', request, 'state', 'running') end
@@ -424,7 +440,7 @@ local function begin(keys, args)
     watchers[i] = fields[3] or ''
   end
   local verdicts = {}
-  for i = 1, #args, 2 do
+  for i = 1, #args - 1, 2 do
     local request = tonumber(args[i])
     local state = states[request]
     if state == 'gone' or redis.call('HEXISTS', keys[request], args[i + 1]) == 1 then
@@ -507,9 +523,7 @@ local function complete(keys, args)
     lower_load(keys[1], model, lane, tenant, cost)
   end
   if drained > 0 then
-    local full = unread(keys[3]) + redis.call('ZCARD', keys[4]) + unread(keys[5])
-      + redis.call('ZCARD', keys[6]) >= batches(keys[1], model)
-    measure_rate(keys[1], model, drained, full, precise_ms())
+    measure_rate(keys[1], model, drained, were_full(keys, model, acknowledged), precise_ms())
   end
   local news = {}
   for id, line in pairs(changed) do

@@ -84,6 +84,7 @@ class Draft:
         self.segments = segments
         self.units: list[Unit] = []
         self.warnings: list[str] = []
+        self.begun_s = perf_counter()
         self.admitted_s: float | None = None
         self.ended_s = 0.0
         self.tokenize_ms = 0.0
@@ -104,9 +105,21 @@ class Draft:
         self._left = len(self.units)
 
     @property
+    def lane(self) -> Lane:
+        """That of its record."""
+        return self.delivery.record.lane
+
+    @property
     def done(self) -> bool:
         """Whether no sentence is left to translate."""
         return self._left == 0
+
+    def late(self, now_s: float, least_s: float) -> bool:
+        """Whether its deadline, as far as its worker knows, is less than so many seconds away;
+        callers who joined it may have more time."""
+        passed_s = now_s - self.begun_s
+        left_s = (self.delivery.record.deadline_ms - self.delivery.read_ms) / 1000 - passed_s
+        return left_s <= least_s
 
     @property
     def started(self) -> bool:

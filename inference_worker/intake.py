@@ -12,7 +12,7 @@ from broker.errors import BrokerUnavailable
 from broker.wire import Delivery, ErrorCode, WorkerEntry
 from inference_worker.draft import Draft, LanguageModel, Unit, prepared
 from inference_worker.engine.protocol import Engine
-from inference_worker.holdings import Holdings
+from inference_worker.holdings import Holdings, Place
 from inference_worker.memory import SentenceMemory
 from inference_worker.outtake import Outtake
 from inference_worker.rate import Rate
@@ -24,9 +24,10 @@ MOST_DELIVERIES = 3  # a record that was taken once more is poison
 RETRY_S = 1.0  # after Redis went away
 IDLE_S = 1.0  # longest blocking read; a signal is noticed after it
 FULL_S = 0.02  # how often to look for interactive work while bulk has no room
+LOOK_S = 0.25  # how often to look for records whose deadline comes while they are here
 
 _DETAILS: dict[Verdict, tuple[ErrorCode, str]] = {
-    "expired": ("expired", "The deadline passed before the record was translated."),
+    "expired": ("expired", "The record could not be translated before its deadline."),
     "cancelled": ("cancelled", "The request was cancelled."),
 }
 
@@ -37,7 +38,7 @@ class Source(Protocol):
     worker: str
 
     def read(self, interactive: int, bulk: int, block_ms: int) -> list[Delivery]: ...
-    def begin(self, deliveries: Sequence[Delivery]) -> list[Verdict]: ...
+    def begin(self, deliveries: Sequence[Delivery], least_s: float = 0.0) -> list[Verdict]: ...
     def reclaim(self, limit: int) -> list[Delivery]: ...
     def hand_back(self, deliveries: Sequence[Delivery]) -> None: ...
     def heartbeat(self, entry: WorkerEntry, batch_records: int) -> None: ...
@@ -76,6 +77,7 @@ class Intake:
         self._returning: list[Delivery] = []  # to be handed back
         self._next_key = 1
         self._next_report_s = self._next_reclaim_s = self._retry_s = -math.inf
+        self._next_look_s = -math.inf
         self._reclaimed = False  # the last thing taken in was left by another worker
         self._drain_until_s: float | None = None
         self.closed = False  # nothing is read any more
@@ -93,6 +95,9 @@ class Intake:
             if now_s >= self._next_report_s:
                 self._report()
                 self._next_report_s = now_s + self._heartbeat_s
+            if now_s >= self._next_look_s:
+                self._give_up_late()
+                self._next_look_s = now_s + LOOK_S
             if self._drain_until_s is None:
                 return self._take(now_s)
             self.closed = True
@@ -133,7 +138,7 @@ class Intake:
         block_s = 0.0  # while a lane is full: waiting, the read would not see room being made
         if all(rooms):
             next_s = min(self._next_report_s, self._next_reclaim_s) - now_s
-            block_s = min(IDLE_S, max(0.0, next_s))
+            block_s = min(IDLE_S if self._holdings.empty else LOOK_S, max(0.0, next_s))
         read = self._consumer.read(interactive, bulk, math.ceil(block_s * 1000))
         self._hold(read)
         return 0.0 if read or all(rooms) else FULL_S
@@ -148,7 +153,7 @@ class Intake:
             self._begin()
 
     def _begin(self) -> None:
-        verdicts = self._consumer.begin(self._taken)
+        verdicts = self._verdicts()
         taken, self._taken = self._taken, []
         drafts: list[Draft] = []
         for delivery, verdict in zip(taken, verdicts, strict=True):
@@ -166,6 +171,18 @@ class Intake:
             elif (draft := self._prepare(delivery)) is not None:
                 drafts.append(draft)
         self._enter(drafts)
+
+    def _verdicts(self) -> list[Verdict]:
+        """What to do with what was taken. While the engine has all it can hold, a record has less
+        time than until its deadline: it must come through here first."""
+        if not self._roster.full:
+            return self._consumer.begin(self._taken)
+        found: dict[Place, Verdict] = {}
+        for lane, passage in self._rate.from_begin.items():
+            if group := [one for one in self._taken if one.record.lane == lane]:
+                verdicts = self._consumer.begin(group, passage.fast_s(perf_counter()))
+                found.update(zip((one.place for one in group), verdicts, strict=True))
+        return [found[one.place] for one in self._taken]
 
     def _prepare(self, delivery: Delivery) -> Draft | None:
         record = delivery.record
@@ -230,10 +247,23 @@ class Intake:
             busy=self._rate.busy(perf_counter()),
         )
         self._consumer.heartbeat(entry, self._records(engine.slots))
+        self._look_again(self._holdings.drafts(), 0.0)
+
+    def _give_up_late(self) -> None:
+        """Ends what waits here and can no longer be in time: it would make others late too."""
+        now_s, full = perf_counter(), self._roster.full
         drafts = self._holdings.drafts()
+        self._look_again([one for one in drafts if one.started and one.late(now_s, 0.0)], 0.0)
+        for lane, passage in self._rate.from_engine.items():
+            least_s = passage.fast_s(now_s) if full else 0.0
+            waiting = [one for one in drafts if one.lane == lane and not one.started]
+            self._look_again([one for one in waiting if one.late(now_s, least_s)], least_s)
+
+    def _look_again(self, drafts: Sequence[Draft], least_s: float) -> None:
+        """Drops drafts that nobody wants any more, or that cannot be done in time."""
         if not drafts:
             return
-        verdicts = self._consumer.begin([draft.delivery for draft in drafts])
+        verdicts = self._consumer.begin([draft.delivery for draft in drafts], least_s)
         for draft, verdict in zip(drafts, verdicts, strict=True):
             if verdict != "go" and self._holdings.close(draft):
                 self._roster.drop({draft})

@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Protocol
 
 from broker.wire import Completion, Delivery, ErrorCode, Outcome
@@ -42,6 +43,7 @@ class End:
     delivery: Delivery
     outcome: Outcome | None
     dead: bool = False
+    draft: Draft | None = None  # what was translated
 
 
 class Outtake:
@@ -131,7 +133,7 @@ class Outtake:
             return [posted]
         drafts = [posted] if isinstance(posted, Draft) else self._settle(posted)
         return [
-            End(draft.delivery, draft.outcome(self._consumer.worker))
+            End(draft.delivery, draft.outcome(self._consumer.worker), draft=draft)
             for draft in drafts
             if draft.done and self._holdings.close(draft)
         ]
@@ -171,6 +173,11 @@ class Outtake:
         if unneeded:
             self._consumer.discard(unneeded)
         self._holdings.let_go([end.delivery for end in ends])
+        now_s = perf_counter()
         for end in ends:
             if end.outcome is not None and end.outcome.text is not None:
                 self._rate.completed(end.delivery.record.cost)
+            if end.draft is not None and end.draft.admitted_s is not None:
+                lane = end.delivery.record.lane
+                self._rate.from_begin[lane].note(now_s, now_s - end.draft.begun_s)
+                self._rate.from_engine[lane].note(now_s, now_s - end.draft.admitted_s)

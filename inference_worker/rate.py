@@ -1,7 +1,10 @@
 """What a worker measures of itself: characters a second while busy, how busy, sentences to a
-record."""
+record, how long a record takes."""
 
 from time import perf_counter
+
+from broker.wire import LANES, Lane
+from inference_worker.passage import Passage
 
 _WEIGHT = 0.3  # of the newest heartbeat's rate in the moving average
 _RECORD_WEIGHT = 0.02  # of the newest record's number of sentences
@@ -17,6 +20,9 @@ class Rate:
     def __init__(self) -> None:
         self.records = 0  # completed since the start
         self.sentences_per_record = 1.0
+        # To its written result, by lane: from when it was begun, and from when the engine had it.
+        self.from_begin: dict[Lane, Passage] = {lane: Passage() for lane in LANES}
+        self.from_engine: dict[Lane, Passage] = {lane: Passage() for lane in LANES}
         self._average: float | None = None
         self._busy_s = self._measured_s = 0.0
         self._chars = self._measured_chars = 0

@@ -57,6 +57,11 @@ class Roster:
         """Sentences of fresh work outside the engine."""
         return sum(len(units) for units in self._waiting.values())
 
+    @property
+    def full(self) -> bool:
+        """Whether there is at least as much as the engine holds."""
+        return self.waiting + len(self.inside) >= self._slots
+
     # ── Intake ───────────────────────────────────────────────────────────────────────────────
 
     def room(self, lane: Lane) -> int:

@@ -12,7 +12,7 @@ from broker.keys import Keys
 from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.wire import Submission
-from tests.broker.parties import MODEL, serve, submission, worker
+from tests.broker.parties import MODEL, answers, serve, submission, worker
 from tests.conftest import settings_for
 from tests.redis_server import RedisServer
 
@@ -246,6 +246,29 @@ async def test_a_full_worker_that_is_slow_makes_the_rate_small(
     rate = (await producer.load(MODEL)).drain_rate
     assert rate is not None
     assert rate < 200_000
+    consumer.close()
+
+
+async def test_workers_that_hold_all_there_is_are_full_too(
+    producer: Producer, broker_settings: BrokerSettings, redis_server: RedisServer
+) -> None:
+    """What an engine holds ahead of a step waits as much as what nobody has read."""
+    consumer = worker(broker_settings, 8)
+    measured(redis_server, rate=1_000_000, full_ms=0)
+    await producer.submit(texts(producer, "a", ["x"] * 8))
+    deliveries = consumer.read(0, 8, 0)
+    assert len(deliveries) == 8
+    redis_server.client.hset(LOAD, f"busy:{MODEL}", 20_000)
+    assert consumer.complete(answers(deliveries[:4])) == 4
+    rate = (await producer.load(MODEL)).drain_rate
+    assert rate is not None
+    assert rate < 200_000
+    assert float(redis_server.client.hget(LOAD, f"full:{MODEL}")) >= 20_000
+    # With less than they can hold, the workers are full no more.
+    redis_server.client.hset(LOAD, mapping={f"busy:{MODEL}": 60_000, f"full:{MODEL}": 0})
+    assert consumer.complete(answers(deliveries[4:])) == 4
+    assert (await producer.load(MODEL)).drain_rate == rate
+    assert redis_server.client.hget(LOAD, f"full:{MODEL}") == b"0"
     consumer.close()
 
 

@@ -106,6 +106,16 @@ async def test_deadlines_are_checked_before_model_time_is_spent(
     assert consumer.begin(deliveries) == ["expired", "go"]
 
 
+async def test_what_cannot_be_there_before_its_deadline_is_given_up(
+    producer: Producer, consumer: Consumer
+) -> None:
+    await producer.submit(submission(producer, ["soon"], deadline_ms=60_000))
+    await producer.submit(submission(producer, ["later"], deadline_ms=600_000))
+    deliveries = consumer.read(8, 8, 0)
+    assert consumer.begin(deliveries) == ["go", "go"]
+    assert consumer.begin(deliveries, 70.0) == ["expired", "go"]
+
+
 def redis_time(consumer: Consumer) -> int:
     seconds, microseconds = consumer._client.time()
     return int(seconds * 1000 + microseconds // 1000)

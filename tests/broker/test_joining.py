@@ -84,6 +84,15 @@ async def test_a_mark_that_leads_nowhere_is_taken_over(
     assert (await producer.submit(alike(producer))).id == second.id
 
 
+async def test_nobody_joins_what_was_given_up_for_its_deadline(
+    producer: Producer, consumer: Consumer
+) -> None:
+    first = await producer.submit(alike(producer, deadline_ms=60_000))
+    assert consumer.begin(consumer.read(8, 8, 0), 70.0) == ["expired"] * 2
+    second = await producer.submit(alike(producer, deadline_ms=600_000))
+    assert (second.joined, second.id == first.id) == (False, False)
+
+
 async def test_the_end_of_a_request_leaves_the_mark_of_its_successor(
     producer: Producer, consumer: Consumer, redis_server: RedisServer
 ) -> None:

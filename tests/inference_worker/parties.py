@@ -27,6 +27,7 @@ class Broker:
         self.returned: list[Place] = []
         self.heartbeats: list[tuple[WorkerEntry, int]] = []
         self.reads: list[tuple[int, int, int]] = []
+        self.leasts_s: list[float] = []  # what ``begin`` was told, by record
         self._made = 0
 
     def add(
@@ -70,8 +71,9 @@ class Broker:
             for _ in range(min(rooms[lane], len(self.queues[lane])))
         ]
 
-    def begin(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
+    def begin(self, deliveries: Sequence[Delivery], least_s: float = 0.0) -> list[Verdict]:
         self._reach()
+        self.leasts_s += [least_s] * len(deliveries)
         return [
             "over" if d.place in self.outcomes else self.verdicts.get(d.place, "go")
             for d in deliveries

@@ -14,7 +14,9 @@ from inference_worker.decoding import EngineBroken
 from inference_worker.draft import LanguageModel
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 from inference_worker.hang import Watchdog
+from inference_worker.intake import LOOK_S
 from inference_worker.memory import SentenceMemory
+from inference_worker.passage import FEWEST
 from inference_worker.quality.review import SelfCheck
 from inference_worker.tokens import Vocabulary
 from inference_worker.worker import Worker
@@ -258,6 +260,47 @@ def test_a_request_cancelled_while_in_the_slots_leaves_them(stage: Stage) -> Non
     stage.settle(records)
     assert stage.broker.codes(records) == ["cancelled", None]
     assert len(stage.engine.batches) < 6
+
+
+@pytest.mark.parametrize("where", ["the slots", "front of them"])
+def test_what_is_late_is_noticed_before_the_next_heartbeat(stage: Stage, where: str) -> None:
+    stage.engine.width = 0
+    others = stage.broker.add(*[f"Sentence {n}." for n in range(8)], lane="interactive")
+    if where == "front of them":
+        stage.turn(2)
+    records = stage.broker.add("Late.", lane="interactive", deadline_ms=1_250)  # as it is read
+    stage.turn(2)
+    stage.broker.verdicts[records[0].place] = "expired"
+    stage.engine.width = 8
+    stage.engine.batches.clear()
+    stage.now_s += LOOK_S
+    stage.settle([*records, *others])
+    assert stage.broker.codes(records) == ["expired"]
+    assert stage.broker.codes(others) == [None] * 8
+
+
+def test_who_has_time_left_is_not_asked_for(stage: Stage) -> None:
+    stage.engine.width = 0
+    stage.broker.add("One.")
+    stage.turn(2)
+    begun = len(stage.broker.leasts_s)
+    stage.now_s += LOOK_S
+    stage.turn(2)
+    assert len(stage.broker.leasts_s) == begun
+
+
+def test_behind_a_full_engine_a_record_needs_time_to_come_through(stage: Stage) -> None:
+    stage.settle(stage.broker.add(*[f"Sentence {n}." for n in range(FEWEST)], lane="interactive"))
+    stage.settle(stage.broker.add("Alone."))
+    assert set(stage.broker.leasts_s) == {0.0}  # there was always room
+    stage.engine.width = 0
+    stage.broker.add(*[f"Sentence {n}." for n in range(8)], lane="interactive")
+    stage.turn(2)
+    stage.broker.add("Behind.", lane="interactive")
+    stage.broker.add("Of the other lane.")
+    stage.turn(2)
+    assert stage.broker.leasts_s[-2] > 0.0
+    assert stage.broker.leasts_s[-1] == 0.0  # of whose records none was measured under load
 
 
 @pytest.mark.parametrize("guilty", [0, 31, 63])

@@ -17,7 +17,7 @@ from inference_worker.engine.ctranslate.model import build
 from inference_worker.engine.precedence import Precedence
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 
-AHEAD_BATCHES = 4  # sentences held, in batches: the more there are, the better lengths match
+AHEAD_BATCHES = 2  # sentences held, in batches: the more there are, the better lengths match
 
 # How weights are stored for each compute type; CTranslate2 converts on loading where it must.
 STORED = {"float32": None, "bfloat16": "float16", "float16": "float16", "int8": "int8"}

@@ -99,12 +99,12 @@ def test_int8_translates(
 def test_a_batch_is_the_oldest_and_its_likes(small: Path, cache: Path) -> None:
     engine = open_ctranslate(small, Rules(beams=1), cache=cache, batch=2, compute_type="int8")
     protocol: Engine = engine
-    assert (protocol.name, protocol.slots, protocol.free) == ("ctranslate2", 8, 8)
+    assert (protocol.name, protocol.slots, protocol.free) == ("ctranslate2", 4, 4)
     sources = {1: 9, 2: 40, 3: 10, 4: 41}
     engine.admit([Sentence(key, (8106, *[100] * n, 2), 8107) for key, n in sources.items()])
 
     assert {one.key for one in engine.step()} == {1, 3}
-    assert engine.free == 6
+    assert engine.free == 2
     engine.drop([2, 99])
     assert [one.key for one in engine.step()] == [4]
     engine.admit([Sentence(5, (8106, 100, 2), 8107)])
