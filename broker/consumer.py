@@ -9,12 +9,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import msgspec
 import redis
 
-from broker import functions
+from broker import completion, functions
+from broker.completion import End
 from broker.connection import connect, reaching_redis
 from broker.errors import BrokerUnavailable
 from broker.keys import GROUP, Keys, shard_keys, shard_of
@@ -25,17 +26,12 @@ from broker.wire import (
     Delivery,
     Lane,
     ModelEntry,
-    Outcome,
     Record,
+    Verdict,
     WorkerEntry,
 )
 
 log = logging.getLogger(__name__)
-
-Verdict = Literal["go", "expired", "cancelled", "over"]
-
-# A delivery, its outcome (None: none is needed), whether it is also a dead letter.
-End = tuple[Delivery, Outcome | None, bool]
 
 MOST_BLOCK_MS = 5_000
 MOST_WATCHED = 10_000  # requests whose watchers are remembered between begin and complete
@@ -43,6 +39,8 @@ MOST_COMPLETIONS = 256  # per call: 1,024 held up a blocked Redis for 31 ms
 MOST_SUSPECTS = 8  # records of unknown guilt that may share an engine
 SHARED_BLOCK_MS = 50  # with several shards, how long to wait on one before looking at the next
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+_Item = TypeVar("_Item")
 
 _decode_record = msgspec.json.Decoder(Record).decode
 _encode = msgspec.json.Encoder().encode
@@ -132,12 +130,28 @@ class Consumer:
             ]
             if not any(left):
                 break
-            names = [keys.load(), *self._lanes(keys)]
-            answer = self._call("take", names, [self.model, self.worker, *left])
-            for lane, (entries, records) in zip(LANES, answer, strict=True):
-                read = [(entry, record, 1) for entry, record in zip(entries, records, strict=True)]
-                deliveries += self._sound(keys.queue(self.model, lane), read)
+            deliveries += self._take(keys, left)
         return deliveries
+
+    def _take(self, keys: Keys, rooms: Sequence[int]) -> list[Delivery]:
+        """Moves so many of the fairest records of each lane into the window and reads it, in one
+        round trip. Not in one step, which would cost more: in between another worker may read them,
+        and then moves as many the fewer for itself."""
+        names, arguments = [keys.load(), *self._lanes(keys)], [self.model, *rooms]
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.fcall(functions.name("fill"), len(names), *names, *arguments)
+        for lane, room in zip(LANES, rooms, strict=True):
+            if room > 0:
+                stream = keys.queue(self.model, lane)
+                pipeline.xreadgroup(GROUP, self.worker, {stream: ">"}, count=room)
+        filled, *answers = pipeline.execute(raise_on_error=False)
+        if functions.missing(filled):
+            functions.load(self._client)
+            self._call("fill", names, arguments)  # whoever reads next finds it
+        for answer in (filled, *answers):
+            if isinstance(answer, Exception) and not functions.missing(answer):
+                raise answer
+        return [delivery for answer in answers for delivery in self._deliveries(answer)]
 
     def _read_blocking(self, rooms: dict[Lane, int], block_ms: int) -> list[Delivery]:
         if block_ms <= 0:
@@ -196,18 +210,18 @@ class Consumer:
         is gone.
         """
         verdicts: dict[tuple[str, str], Verdict] = {}
-        for keys, group in self._by_shard(deliveries):
-            requests = _places(self._request(keys, d.record) for d in group)
-            arguments: list[Any] = []
-            for d in group:
-                arguments += (requests[self._request(keys, d.record)], d.record.index)
-            arguments.append(int(least_s * 1000))
+        for keys, group in self._by_shard(deliveries, lambda delivery: delivery.record):
+            requests = completion.by_request(group, lambda delivery: delivery.record)
+            names = [keys.request(*request) for request in requests]
+            asked = [int(least_s * 1000), *map(completion.indexes, requests.values())]
             with reaching_redis():
-                answer = self._call("begin", list(requests), arguments)
-            for request, watchers in zip(requests, answer[1], strict=True):
-                self._watchers[request] = watchers.decode().split()
-            for d, verdict in zip(group, answer[0], strict=True):
-                verdicts[d.place] = verdict.decode()
+                answer = self._call("begin", names, asked)
+            for name, held, (verdict, watchers, over) in zip(
+                names, requests.values(), answer, strict=True
+            ):
+                self._watchers[name] = watchers.decode().split()
+                judged = completion.judged(held, verdict.decode(), over)
+                verdicts |= zip((d.place for d in held), judged, strict=True)
         while len(self._watchers) > MOST_WATCHED:
             # Whoever is forgotten too early is told by the second call in ``_write``.
             del self._watchers[next(iter(self._watchers))]
@@ -229,44 +243,16 @@ class Consumer:
 
     def _finish(self, ends: list[End]) -> int:
         first = 0
-        by_place = {end[0].place: end for end in ends}
-        for keys, group in self._by_shard([end[0] for end in ends]):
+        for keys, group in self._by_shard(ends, lambda end: end[0].record):
             for start in range(0, len(group), MOST_COMPLETIONS):
-                part = [by_place[d.place] for d in group[start : start + MOST_COMPLETIONS]]
+                part = group[start : start + MOST_COMPLETIONS]
                 first += self._until_answered(partial(self._write, keys, part))
         return first
 
     def _write(self, keys: Keys, ends: list[End]) -> int:
-        records = [delivery.record for delivery, _, _ in ends]
-        requests = _places(self._request(keys, record) for record in records)
-        leads = _places(lead for record in records if (lead := _lead(keys, record)))
-        processes = sorted({p for request in requests for p in self._watchers.get(request, ())})
-        arguments: list[Any] = [
-            self.model,
-            self.settings.result_ttl_s * 1000,
-            self.settings.dead_letters,
-            len(requests),
-            len(leads),
-            *processes,
-            "--",
-        ]
-        for delivery, outcome, dead in ends:
-            record = delivery.record
-            arguments += (
-                record.lane,
-                delivery.entry,
-                requests[self._request(keys, record)],
-                leads.get(_lead(keys, record), 0),
-                record.request,
-                record.index,
-                b"" if outcome is None else _encode(outcome),
-                int(outcome is not None and outcome.text is not None),
-                record.cost,
-                record.tenant,
-                _encode(record) if dead else b"",
-            )
-        replies = [keys.reply(process) for process in processes]
-        names = [keys.load(), keys.dead(), *self._lanes(keys), *requests, *leads, *replies]
+        names, arguments = completion.told(
+            ends, keys, self._lanes(keys), self.model, self.settings, self._watchers
+        )
         acknowledged, news = functions.call(self._writer, "complete", names, arguments)
         for process, line in zip(news[::2], news[1::2], strict=True):
             # It began to watch after ``begin`` looked.
@@ -373,27 +359,16 @@ class Consumer:
         pairs = [(keys.queue(self.model, lane), keys.backlog(self.model, lane)) for lane in LANES]
         return [name for pair in pairs for name in pair]
 
-    def _request(self, keys: Keys, record: Record) -> str:
-        return keys.request(record.tenant, record.request)
-
-    def _by_shard(self, deliveries: Sequence[Delivery]) -> list[tuple[Keys, list[Delivery]]]:
-        groups: defaultdict[int, list[Delivery]] = defaultdict(list)
-        for delivery in deliveries:
-            shard = shard_of(delivery.record.request, len(self._shards))
-            groups[shard or 0].append(delivery)
+    def _by_shard(
+        self, items: Sequence[_Item], record: Callable[[_Item], Record]
+    ) -> list[tuple[Keys, list[_Item]]]:
+        if len(self._shards) == 1:
+            return [(self._shards[0], list(items))] if items else []
+        groups: defaultdict[int, list[_Item]] = defaultdict(list)
+        for item in items:
+            shard = shard_of(record(item).request, len(self._shards))
+            groups[shard or 0].append(item)
         return [(self._shards[shard], group) for shard, group in groups.items()]
-
-
-def _lead(keys: Keys, record: Record) -> str:
-    """The key that leads to the record's request besides its id; "" if there is none."""
-    if record.idempotency:
-        return keys.idempotency(record.tenant, record.idempotency)
-    return keys.inflight(record.tenant, record.join) if record.join else ""
-
-
-def _places(names: Iterable[str]) -> dict[str, int]:
-    """Each name once, with its place counted from 1."""
-    return {name: place for place, name in enumerate(dict.fromkeys(names), 1)}
 
 
 def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:

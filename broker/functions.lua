@@ -1,9 +1,9 @@
-#!lua name=dragoman_v1
--- The decisions of the broker protocol, version 1. Every function runs atomically; every key it
+#!lua name=dragoman_v2
+-- The decisions of the broker protocol, version 2. Every function runs atomically; every key it
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 11
+local REVISION = 12
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -419,115 +419,141 @@ local function cancel(keys, args)
 end
 
 -- ── begin ────────────────────────────────────────────────────────────────────────────────────
--- KEYS: requests   ARGV: per record: which request (from 1), its index; then in how many ms from now
---       a result can be there at best
--- Answers {verdicts, watchers per request}: what a worker must know before it spends model time. What
--- would end after its deadline is lost already: it would only make others late too.
+-- KEYS: requests   ARGV: in how many ms from now a result can be there at best, then per request:
+--       the indexes of its records, as '0 1 5'
+-- Answers per request {what holds for its records (go, expired, cancelled, over), its watchers, the
+-- indexes of those that are over all the same}: what a worker must know before it spends model time.
+-- What would end after its deadline is lost already: it would only make others late too.
 local function begin(keys, args)
-  local now, states, watchers = now_ms(), {}, {}
-  local least = #args % 2 == 1 and tonumber(args[#args]) or 0
+  local now, least, answers = now_ms(), tonumber(args[1]), {}
   for i, request in ipairs(keys) do
-    local fields = redis.call('HMGET', request, 'state', 'deadline_ms', 'watchers')
-    local deadline = number(fields[2], 0)
-    if fields[1] and fields[1] ~= 'cancelled' and deadline <= now + least then
-      states[i] = 'expired'
+    local asked = {'state', 'deadline_ms', 'watchers'}
+    for index in string.gmatch(args[i + 1], '%d+') do asked[#asked + 1] = index end
+    local fields = redis.call('HMGET', request, unpack(asked))
+    local state, deadline, verdict, over = fields[1], number(fields[2], 0), 'go', {}
+    if not state then verdict = 'over'
+    elseif state == 'cancelled' then verdict = state
+    elseif deadline <= now + least then
+      verdict = 'expired'
       -- Nobody with more time may join what was given up.
       if deadline > now then redis.call('HSET', request, 'given_up', 1) end
-    else
-      states[i] = fields[1] or 'gone'
-      if states[i] == 'queued' then redis.call('HSET', request, 'state', 'running') end
+    elseif state == 'queued' then
+      redis.call('HSET', request, 'state', 'running')
     end
-    watchers[i] = fields[3] or ''
-  end
-  local verdicts = {}
-  for i = 1, #args - 1, 2 do
-    local request = tonumber(args[i])
-    local state = states[request]
-    if state == 'gone' or redis.call('HEXISTS', keys[request], args[i + 1]) == 1 then
-      table.insert(verdicts, 'over')
-    elseif state == 'expired' or state == 'cancelled' then
-      table.insert(verdicts, state)
-    else
-      table.insert(verdicts, 'go')
+    for at = 4, #asked do
+      if fields[at] then over[#over + 1] = asked[at] end
     end
+    answers[i] = {verdict, fields[3] or '', over}
   end
-  return {verdicts, watchers}
+  return answers
 end
 
 -- ── complete ─────────────────────────────────────────────────────────────────────────────────
 -- KEYS: load, dead, interactive stream, its backlog, bulk stream, its backlog, then requests, then
 --       leads (idempotency keys, marks of requests to join), then reply streams
--- ARGV: model, result TTL ms, dead letters to keep, number of requests, number of leads,
---       processes of the reply streams, '--', then per record: lane, entry, which request, which
---       lead (0 none), request id, index, outcome ('' none), 1 if it has a text,
---       cost, tenant, dead letter ('' none)
--- Only the acknowledgement that really removes an entry counts, so a second finisher changes
--- nothing. Answers {records acknowledged, news left to publish}.
-local LANES = {interactive = 3, bulk = 5}
+-- ARGV: model, result TTL ms, dead letters to keep, numbers of requests, leads, reply streams,
+--       interactive and bulk entries, then processes of the reply streams, entries of each lane,
+--       then per request, those of the interactive lane first: its tenant, its id, which lead (0
+--       none), its records as '0t71 1e80 2n5' in the order of their entries (index, t text, e error
+--       or n nothing to write, cost), and the outcomes of those that have one;
+--       then per dead letter: which entry, the record, its outcome
+-- Answers {records acknowledged, news left to publish}.
+local ENTRIES = 9 -- where they begin in ARGV, behind the processes
+
+-- Acknowledges entries and deletes them; tells which of them this call has really removed, and so
+-- who finished first. An entry leaves the pending list and the stream together, here and nowhere
+-- else: if all of them were pending, nobody has finished any, and all go at once. If one was not,
+-- another worker has finished some; those are not in the stream any more, the others still are.
+local function remove(stream, args, first, last, removed)
+  if last < first then return end
+  local entries = {unpack(args, first, last)}
+  local all = redis.call('XACK', stream, GROUP, unpack(entries)) == #entries
+  if all then redis.call('XDEL', stream, unpack(entries)) end
+  for at = first, last do
+    removed[at] = all or redis.call('XDEL', stream, args[at]) == 1
+  end
+end
 
 -- The outcomes of a request by index, as JSON, if one call brought all of them and they are few: its
 -- waiters then need not read it.
-local function told(brought, total)
-  if #brought ~= tonumber(total) then return nil end
+local function told(fresh, total)
+  if #fresh / 2 ~= tonumber(total) then return nil end
+  local brought = {}
+  for i = 1, #fresh, 2 do brought[#brought + 1] = '"' .. fresh[i] .. '":' .. fresh[i + 1] end
   local outcomes = '{' .. table.concat(brought, ',') .. '}'
   return #outcomes <= MOST_TOLD_BYTES and outcomes or nil
 end
 
-local function store(request, lead, args, at, ttl_ms, news)
-  local fields = redis.call('HMGET', request, 'state', 'watchers', 'total')
-  local state = fields[1]
+-- Writes outcomes of a request (index, outcome, 1 if it has a text, index, …) where there is none
+-- yet, and its news. The last one ends it.
+local function store(request, lead, id, outcomes, ttl_ms, news)
+  local asked = {'state', 'watchers', 'remaining', 'succeeded', 'total'}
+  for i = 1, #outcomes, 3 do asked[#asked + 1] = outcomes[i] end
+  local fields = redis.call('HMGET', request, unpack(asked))
+  local state, remaining, succeeded = fields[1], tonumber(fields[3]), tonumber(fields[4])
   if not state or state == 'cancelled' then return end
-  if redis.call('HSETNX', request, args[at + 5], args[at + 6]) == 0 then return end
-  local remaining = redis.call('HINCRBY', request, 'remaining', -1)
-  local succeeded = redis.call('HINCRBY', request, 'succeeded', args[at + 7])
-  if remaining == 0 then
-    state = succeeded > 0 and 'done' or 'failed'
-    redis.call('HSET', request, 'state', state)
-    settle(request, lead, args[at + 4], ttl_ms)
+  local written, fresh = {}, {}
+  for i = 1, #outcomes, 3 do
+    local index = outcomes[i]
+    -- A record may be here twice: Redis lost its request, and it was submitted again.
+    if not fields[6 + (i - 1) / 3] and not written[index] then
+      written[index] = true
+      fresh[#fresh + 1], fresh[#fresh + 2] = index, outcomes[i + 1]
+      remaining, succeeded = remaining - 1, succeeded + outcomes[i + 2]
+    end
   end
-  local brought = (news[args[at + 4]] or {})[4] or {}
-  table.insert(brought, '"' .. args[at + 5] .. '":' .. args[at + 6])
-  news[args[at + 4]] = {fields[2], remaining, state, brought, fields[3]}
+  if #fresh == 0 then return end
+  if remaining == 0 then state = succeeded > 0 and 'done' or 'failed' end
+  redis.call('HSET', request, 'state', state, 'remaining', remaining, 'succeeded', succeeded,
+    unpack(fresh))
+  if remaining == 0 then settle(request, lead, id, ttl_ms) end
+  note(news, fields[2], id, remaining, state, told(fresh, fields[5]))
 end
 
 local function complete(keys, args)
   local model, ttl_ms, letters = args[1], args[2], args[3]
-  local leads_at = 6 + tonumber(args[4])
-  local replies_at = leads_at + tonumber(args[5])
-  local replies, at = {}, 6
-  while args[at] ~= '--' do
-    replies[args[at]] = keys[replies_at + at - 5]
-    at = at + 1
+  local requests, leads, processes = tonumber(args[4]), tonumber(args[5]), tonumber(args[6])
+  local replies = {}
+  for i = 1, processes do replies[args[ENTRIES - 1 + i]] = keys[6 + requests + leads + i] end
+  local entry = ENTRIES + processes
+  local bulk = entry + tonumber(args[7])
+  local at = bulk + tonumber(args[8])
+  local removed, first, acknowledged, drained, lowered, news = {}, entry, 0, 0, {}, {}
+  remove(keys[3], args, entry, bulk - 1, removed)
+  remove(keys[5], args, bulk, at - 1, removed)
+  for which = 1, requests do
+    local tenant, id, lead, records = unpack(args, at, at + 3)
+    local owner, cost, outcomes = (entry < bulk and 'interactive ' or 'bulk ') .. tenant, 0, {}
+    at = at + 4
+    for index, kind, size in string.gmatch(records, '(%d+)(%l)(%d+)') do
+      if removed[entry] then
+        acknowledged, cost = acknowledged + 1, cost + size
+        if kind ~= 'n' then
+          local n = #outcomes
+          outcomes[n + 1], outcomes[n + 2], outcomes[n + 3] = index, args[at], kind == 't' and 1 or 0
+        end
+      end
+      if kind ~= 'n' then at = at + 1 end
+      entry = entry + 1
+    end
+    drained, lowered[owner] = drained + cost, (lowered[owner] or 0) + cost
+    if #outcomes > 0 then
+      local mark = lead ~= '0' and keys[6 + requests + lead]
+      store(keys[6 + which], mark, id, outcomes, ttl_ms, news)
+    end
   end
-  local lowered, changed, acknowledged, drained = {}, {}, 0, 0
-  for i = at + 1, #args, 11 do
-    local lane, entry, cost, tenant = args[i], args[i + 1], tonumber(args[i + 8]), args[i + 9]
-    local stream = keys[LANES[lane]]
-    if redis.call('XACK', stream, GROUP, entry) == 1 then
-      redis.call('XDEL', stream, entry)
-      acknowledged, drained = acknowledged + 1, drained + cost
-      local owner = lane .. ' ' .. tenant
-      lowered[owner] = (lowered[owner] or 0) + cost
-      local lead = tonumber(args[i + 3]) > 0 and keys[leads_at + args[i + 3]]
-      if args[i + 6] ~= '' then
-        store(keys[6 + args[i + 2]], lead, args, i, ttl_ms, changed)
-      end
-      if args[i + 10] ~= '' then
-        redis.call('XADD', keys[2], 'MAXLEN', '~', letters, '*', 'model', model,
-          'record', args[i + 10], 'outcome', args[i + 6])
-      end
+  for i = at, #args, 3 do
+    if removed[first - 1 + args[i]] then
+      redis.call('XADD', keys[2], 'MAXLEN', '~', letters, '*', 'model', model, 'record', args[i + 1],
+        'outcome', args[i + 2])
     end
   end
   for owner, cost in pairs(lowered) do
     local lane, tenant = string.match(owner, '^(%S+) (.*)$')
-    lower_load(keys[1], model, lane, tenant, cost)
+    if cost > 0 then lower_load(keys[1], model, lane, tenant, cost) end
   end
   if drained > 0 then
     measure_rate(keys[1], model, drained, were_full(keys, model, acknowledged), precise_ms())
-  end
-  local news = {}
-  for id, line in pairs(changed) do
-    note(news, line[1], id, line[2], line[3], told(line[4], line[5]))
   end
   promote(keys[3], keys[4], keys[1], model, 'interactive')
   promote(keys[5], keys[6], keys[1], model, 'bulk')
@@ -666,26 +692,16 @@ local function retire(keys, args)
 end
 
 -- KEYS: load, interactive stream, its backlog, bulk stream, its backlog
--- ARGV: model, worker id, most interactive records, most bulk ones
--- Reads for a worker: the fairest records there are at this moment, which no larger window could
--- know. Answers {entries, records' JSON} per lane.
-local function take(keys, args)
-  local taken = {}
+-- ARGV: model, most interactive records, most bulk ones
+-- Moves into the window, for a worker that reads them next, the fairest records there are at this
+-- moment, which no larger window could know. The worker reads them itself: a function would turn
+-- each of them into values of Lua and back.
+local function fill(keys, args)
   for at, lane in ipairs({'interactive', 'bulk'}) do
-    local stream, backlog, most = keys[2 * at], keys[2 * at + 1], tonumber(args[2 + at])
-    local entries, records = {}, {}
-    if most > 0 then
-      promote(stream, backlog, keys[1], args[1], lane, most)
-      local found = redis.call('XREADGROUP', 'GROUP', GROUP, args[2], 'COUNT', most, 'STREAMS', stream,
-        '>')
-      for _, message in ipairs(found and found[1][2] or {}) do
-        table.insert(entries, message[1])
-        table.insert(records, message[2][2])
-      end
-    end
-    table.insert(taken, {entries, records})
+    local most = tonumber(args[1 + at])
+    if most > 0 then promote(keys[2 * at], keys[2 * at + 1], keys[1], args[1], lane, most) end
   end
-  return taken
+  return 1
 end
 
 -- ── charge ───────────────────────────────────────────────────────────────────────────────────
@@ -716,26 +732,26 @@ end
 -- What finishes or protects accepted work runs without free memory; only submit needs some.
 -- (While a library loads, Lua's own globals are not there yet, so no loop over names.)
 local SPARED = {'allow-oom'}
-redis.register_function('dragoman_v1_submit', submit)
-redis.register_function{function_name = 'dragoman_v1_watch', callback = watch, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_wait', callback = wait,
+redis.register_function('dragoman_v2_submit', submit)
+redis.register_function{function_name = 'dragoman_v2_watch', callback = watch, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_wait', callback = wait,
   flags = {'no-writes'}}
-redis.register_function{function_name = 'dragoman_v1_join', callback = join, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_keep', callback = keep, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_leave', callback = leave, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_listen', callback = listen, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_cancel', callback = cancel, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_begin', callback = begin, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_complete', callback = complete, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_renew', callback = renew, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_hand_back', callback = hand_back,
+redis.register_function{function_name = 'dragoman_v2_join', callback = join, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_keep', callback = keep, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_leave', callback = leave, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_listen', callback = listen, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_cancel', callback = cancel, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_begin', callback = begin, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_complete', callback = complete, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_renew', callback = renew, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_hand_back', callback = hand_back,
   flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_reclaim', callback = reclaim, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_enlist', callback = enlist, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_heartbeat', callback = heartbeat,
+redis.register_function{function_name = 'dragoman_v2_reclaim', callback = reclaim, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_enlist', callback = enlist, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_heartbeat', callback = heartbeat,
   flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_retire', callback = retire, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_take', callback = take, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_charge', callback = charge, flags = SPARED}
-redis.register_function{function_name = 'dragoman_v1_revision', callback = revision,
+redis.register_function{function_name = 'dragoman_v2_retire', callback = retire, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_fill', callback = fill, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_charge', callback = charge, flags = SPARED}
+redis.register_function{function_name = 'dragoman_v2_revision', callback = revision,
   flags = {'no-writes'}}

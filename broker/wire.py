@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Lane = Literal["interactive", "bulk"]
 LANES: tuple[Lane, ...] = ("interactive", "bulk")
@@ -12,6 +12,9 @@ LANES: tuple[Lane, ...] = ("interactive", "bulk")
 # queued → running → done | failed (none succeeded); cancelled from either of the first two.
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 TERMINAL: frozenset[State] = frozenset({"done", "failed", "cancelled"})
+
+# What is to be done with a record that a worker has read.
+Verdict = Literal["go", "expired", "cancelled", "over"]
 
 ErrorCode = Literal["expired", "cancelled", "poison", "internal", "unsupported_language"]
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Protocol
 
-from broker.consumer import Verdict
 from broker.errors import BrokerUnavailable
-from broker.wire import Delivery, ErrorCode, WorkerEntry
+from broker.wire import Delivery, ErrorCode, Verdict, WorkerEntry
 from inference_worker.draft import Draft, LanguageModel, Unit, prepared
 from inference_worker.engine.protocol import Engine
 from inference_worker.holdings import Holdings, Place

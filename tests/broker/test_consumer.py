@@ -309,6 +309,17 @@ async def test_a_flushed_server_gets_its_groups_and_functions_back(
     assert serve(consumer) == 1
 
 
+async def test_functions_lost_while_reading_are_loaded_again(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    await producer.submit(submission(producer, ["one", "two", "three"]))
+    redis_server.client.function_flush()
+    texts: list[str] = []
+    while len(texts) < 3:  # first what the window held
+        texts += [d.record.text for d in consumer.read(8, 8, 100)]
+    assert texts == ["one", "two", "three"]
+
+
 async def test_complete_is_tried_until_redis_answers(
     producer: Producer, consumer: Consumer, redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,

@@ -77,7 +77,7 @@ OF_ONE = [
     ("documents", ("XREADGROUP", "GROUP", "g", "me", "STREAMS", "dragoman:{0}:queue:m:bulk", ">")),
     ("documents", ("GET", "dragoman:{0}:memory:acme:digest")),
     ("rq", ("HGETALL", "dragoman:{0}:load")),
-    ("rq", ("FCALL", "dragoman_v1_submit", "0")),
+    ("rq", ("FCALL", "dragoman_v2_submit", "0")),
     ("rq", ("PUBLISH", "elsewhere", "x")),
 ]  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_what_belongs_to_another_tier(
 
 def test_without_a_user_a_server_only_tells_that_it_lives(server: RedisServer) -> None:
     assert server.client.ping()
-    for command in (("GET", "a"), ("INFO",), ("FCALL", "dragoman_v1_revision", "0")):
+    for command in (("GET", "a"), ("INFO",), ("FCALL", "dragoman_v2_revision", "0")):
         with pytest.raises(redis.exceptions.NoPermissionError):
             server.client.execute_command(*command)
 

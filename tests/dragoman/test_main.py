@@ -69,7 +69,7 @@ def test_broker_init_has_the_brokers_own_help(capfd: Capture) -> None:
 def test_broker_init_loads_the_functions(redis_server: RedisServer, capfd: Capture) -> None:
     redis_server.client.function_flush()
     assert run("broker", "init", "--redis-url", redis_server.url) == 0
-    assert "dragoman_v1" in capfd.readouterr().out
+    assert "dragoman_v2" in capfd.readouterr().out
     assert redis_server.client.function_list()
 
 

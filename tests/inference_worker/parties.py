@@ -4,9 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from broker.consumer import Verdict
 from broker.errors import BrokerUnavailable
-from broker.wire import LANES, Completion, Delivery, Lane, Outcome, Record, WorkerEntry
+from broker.wire import LANES, Completion, Delivery, Lane, Outcome, Record, Verdict, WorkerEntry
 
 Place = tuple[str, str]
 
