@@ -157,22 +157,23 @@ def translate(translator: Translator, tasks: Sequence[Task]) -> tuple[list[Answe
     began_s = time.process_time()
     verdicts = {key: retrying.review(case, first[key]) for key, case in enumerate(cases)}
     costs.checks_s = time.process_time() - began_s
-    again = {key: one for key, one in verdicts.items() if isinstance(one, Again)}
-    second = translator.run(
-        [Sentence(key, one.source, targets[key], one.ngram) for key, one in again.items()]
-    )
+    retried: set[int] = set()
+    while again := {key: one for key, one in verdicts.items() if isinstance(one, Again)}:
+        retried |= again.keys()
+        said = translator.run(
+            [Sentence(key, one.source, targets[key], one.ngram) for key, one in again.items()]
+        )
+        verdicts |= {key: retrying.review(one.case, said[key]) for key, one in again.items()}
     costs.again_s = translator.spent_s - costs.first_s
     answers = []
     for key, task in enumerate(tasks):
         verdict = verdicts[key]
         if isinstance(verdict, Again):
-            verdict = retrying.review(verdict.case, second[key])
-        if isinstance(verdict, Again):
-            raise RuntimeError("a sentence was to be tried a third time")
+            raise RuntimeError("a sentence is still to be tried again")
         plain = reporting.review(cases[key], first[key][:1])
         if isinstance(plain, Again):
             raise RuntimeError("a sentence was to be tried again by who only reports")
-        answers.append(Answer(task, plain, verdict, key in again))
+        answers.append(Answer(task, plain, verdict, key in retried))
     translator.spent_s = 0.0
     return answers, costs
 

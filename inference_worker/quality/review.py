@@ -8,8 +8,10 @@ from typing import Literal
 
 from broker.warnings import Code
 from inference_worker.engine.protocol import Hypothesis
+from inference_worker.quality import spans
 from inference_worker.quality.checks import Findings, examine
-from inference_worker.quality.remedies import Remedy, remedy
+from inference_worker.quality.pieces import Pieces, cut
+from inference_worker.quality.remedies import NAMES, NGRAM, Remedy, remedy
 from inference_worker.tokens import Vocabulary
 
 SelfCheck = Literal["off", "report", "retry"]
@@ -19,17 +21,22 @@ SPOILED: frozenset[Code] = frozenset(
     ("empty", "truncated", "repetition", "length", "copied", "wrong_script", "wrong_language")
 )
 
+# What is kept for certain by translating only what is around it.
+LOST: frozenset[Code] = frozenset(("lost_placeholder", "lost_address"))
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """A sentence to be judged: what the model was to read, its two languages, how many of its
-    pieces the model does not know; and after the first try, what came out and what is tried now."""
+    pieces the model does not know; and after the first try, what came out and what is tried now:
+    the whole with a remedy, or one piece after the other."""
 
     source: str
     languages: tuple[str, str]
     unknown: int = 0
-    first: "Reading | None" = None
+    first: "Reading | None" = None  # the best so far, once there is a second try
     tried: Remedy | None = None
+    pieces: Pieces | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A second try: the case to judge it by, and what the engine is given."""
+    """One more try: the case to judge it by, and what the engine is given."""
 
     case: Case
     source: tuple[int, ...]
@@ -78,9 +85,12 @@ class Reviewer:
 
     def review(self, case: Case, hypotheses: Sequence[Hypothesis]) -> Reading | Again:
         """The translation to keep, or how to try the sentence once more."""
+        if case.pieces is not None:
+            return self._next_piece(case, case.pieces, hypotheses)
         reading = self._best(case, hypotheses)
         if case.first is not None:
-            return better(case.first, reading)
+            kept = better(case.first, reading)
+            return self._in_pieces(case, kept) or kept
         if reading is None:
             raise ValueError("a sentence without hypotheses")
         return (self._again(case, reading) if self._mode == "retry" else None) or reading
@@ -111,6 +121,8 @@ class Reviewer:
         return Counter() if self._mode == "off" else examine(case.source, text, case.languages)
 
     def _again(self, case: Case, reading: Reading) -> Again | None:
+        if spans.many(case.source, len(NAMES)) and (cut_up := self._in_pieces(case, reading)):
+            return cut_up  # no remedy has so many words that could stand for them
         tried = remedy(case.source, reading.text, reading.findings, case.languages)
         if tried is None:
             return None
@@ -120,6 +132,37 @@ class Reviewer:
             return None
         second = replace(case, unknown=encoded.unknown, first=reading, tried=tried)
         return Again(second, encoded.ids, tried.ngram)
+
+    def _in_pieces(self, case: Case, kept: Reading) -> Again | None:
+        """What is tried at last if placeholders or addresses are still lost."""
+        pieces = cut(case.source, case.languages[1]) if kept.findings.keys() & LOST else None
+        if pieces is None:
+            return None
+        return self._piece(replace(case, first=kept, tried=None, unknown=0), pieces)
+
+    def _piece(self, case: Case, pieces: Pieces) -> Again | None:
+        encoded = self._vocabulary.encode(pieces.next or "", case.languages[0])
+        if len(encoded.ids) > self._most_tokens:
+            return None
+        unknown = case.unknown + encoded.unknown
+        return Again(replace(case, pieces=pieces, unknown=unknown), encoded.ids, NGRAM)
+
+    def _next_piece(
+        self, case: Case, pieces: Pieces, hypotheses: Sequence[Hypothesis]
+    ) -> Reading | Again:
+        """Goes on to the next piece; after the last one judges the whole."""
+        if case.first is None or pieces.next is None:
+            raise ValueError("no piece of this sentence is being translated")
+        piece = self._best(Case(pieces.next, case.languages), hypotheses)
+        if piece is None or "truncated" in piece.findings:
+            return case.first
+        pieces = pieces.translated(piece.text, piece.score)
+        if pieces.next is not None:
+            return self._piece(case, pieces) or case.first
+        findings = self._examine(case, pieces.joined)
+        if case.unknown:
+            findings["unknown"] = case.unknown
+        return better(case.first, Reading(pieces.joined, pieces.score, findings))
 
 
 def better(first: Reading, second: Reading | None) -> Reading:

@@ -36,6 +36,11 @@ def placeholders(text: str) -> list[tuple[int, int]]:
     return [span for span in found if span not in sums]
 
 
+def many(text: str, most: int) -> bool:
+    """Whether a text has more placeholders and addresses than ``most``."""
+    return len(placeholders(text)) + len(addresses(text)) > most
+
+
 def emoji(text: str) -> list[tuple[int, int]]:
     """Where emoji are, other than in placeholders and addresses, which are told whole."""
     if text.isascii():

@@ -128,3 +128,46 @@ def test_what_spoils_weighs_more_than_what_lacks(one: Reading, other: Reading) -
         assert kept is one
     if not other.findings and one.findings:
         assert kept.mended
+
+
+def tried(vocabulary: Vocabulary, source: str, *answers: str) -> tuple[Reading, list[str]]:
+    """What is kept if the model answers like this, one after the other, and what it was given."""
+    subject, given_texts = reviewer(vocabulary), []
+    found = subject.review(Case(source, PAIR), said(vocabulary, answers[0]))
+    for answer in answers[1:]:
+        assert isinstance(found, Again)
+        given_texts.append(vocabulary.decode(found.source[1:-1]))
+        found = subject.review(found.case, said(vocabulary, answer))
+    assert isinstance(found, Reading)
+    return found, given_texts
+
+
+def test_what_no_word_could_stand_for_is_translated_around(vocabulary: Vocabulary) -> None:
+    kept, given_texts = tried(
+        vocabulary, "Hello %s and %d.", "Hallo und.", "Hallo.", "Hallo.", "und"
+    )
+    assert given_texts == ["Hello CD and XX.", "Hello", "and"]
+    assert (kept.text, kept.clean, kept.mended) == ("Hallo %s und %d.", True, True)
+
+
+def test_more_than_there_are_words_for_are_translated_around_at_once(
+    vocabulary: Vocabulary,
+) -> None:
+    kept, given_texts = tried(vocabulary, "%s and %d or {x}", "und oder", "und", "oder")
+    assert given_texts == ["and", "or"]
+    assert (kept.text, kept.mended) == ("%s und %d oder {x}", True)
+
+
+def test_a_piece_that_runs_away_leaves_the_first_translation(vocabulary: Vocabulary) -> None:
+    kept, _ = tried(vocabulary, "%s and %d or {x}", "und oder", "und " * 40)
+    assert (kept.text, kept.mended) == ("und oder", False)
+
+
+def test_a_piece_that_is_too_long_for_the_model_is_not_tried(vocabulary: Vocabulary) -> None:
+    subject = reviewer(vocabulary, most=12)
+    source = "%s and %d or {x} " + "and " * 20
+    kept = subject.review(Case(source, PAIR), said(vocabulary, "und oder"))
+    while isinstance(kept, Again):
+        assert len(kept.source) <= 12
+        kept = subject.review(kept.case, said(vocabulary, "und"))
+    assert kept.text == "und oder"
