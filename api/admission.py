@@ -99,6 +99,8 @@ async def submit(request: Request, submission: Submission, *, refusable: bool = 
     service = service_of(request)
     receipt = await service.producer.submit(submission, refusable=refusable)
     request.scope[WORK] = receipt.id
-    if not (receipt.duplicate or receipt.joined):
+    if receipt.joined:
+        service.metrics.joined.inc()
+    elif not receipt.duplicate:
         service.metrics.accepted(submission)
     return receipt

@@ -74,6 +74,12 @@ class Metrics:
             registry=registry,
         )
 
+        self.joined = Counter(
+            "dragoman_requests_joined",
+            "Requests that waited for an identical one in flight.",
+            registry=registry,
+        )
+
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts a request that has been answered."""
         key = (method if method in METHODS else "OTHER", route, status)
@@ -163,6 +169,14 @@ class WorkerGauges(Collector):
         rate = _by_worker("rate_characters_per_second", "Its own rate while it is busy.")
         busy = _by_worker("busy_ratio", "The share of its last heartbeat that its engine worked.")
         completed = _by_worker("completed_records", "Records since it started.")
+        sentences = _by_worker("completed_sentences", "Sentences of those records.")
+        cached = _by_worker("cached_sentences", "Of them, taken from the translation memory.")
+        coalesced = _by_worker("coalesced_sentences", "Of them, translated with an equal one.")
+        warnings = GaugeMetricFamily(
+            "dragoman_worker_warned_records",
+            "Of the records, those with a warning of that code.",
+            labels=["worker", "code"],
+        )
         started = _by_worker("start_time_seconds", "When it started, seconds since the epoch.")
         seen = _by_worker("seen_time_seconds", "Its last heartbeat, seconds since the epoch.")
         for worker in self._workers:
@@ -171,9 +185,15 @@ class WorkerGauges(Collector):
             rate.add_metric([worker.id], worker.rate)
             busy.add_metric([worker.id], worker.busy)
             completed.add_metric([worker.id], worker.completed)
+            sentences.add_metric([worker.id], worker.sentences)
+            cached.add_metric([worker.id], worker.cached)
+            coalesced.add_metric([worker.id], worker.coalesced)
+            for code, records in sorted(worker.warnings.items()):
+                warnings.add_metric([worker.id, code], records)
             started.add_metric([worker.id], worker.started_ms / 1000)
             seen.add_metric([worker.id], worker.seen_ms / 1000)
         yield from (info, slots, rate, busy, completed, started, seen)
+        yield from (sentences, cached, coalesced, warnings)
 
 
 def _by_worker(name: str, help: str) -> GaugeMetricFamily:

@@ -325,8 +325,10 @@ class Consumer:
         fields: list[Any] = []
         for field in (
             *("model", "device", "engine", "slots", "rate", "completed", "started_ms", "busy"),
+            *("sentences", "cached", "coalesced"),
         ):
             fields += (field, getattr(entry, field))
+        fields += ("warnings", _encode(entry.warnings))
         ttl_ms = int(self.settings.heartbeat_s * 3000)
         with reaching_redis():
             for keys in self._shards:

@@ -30,6 +30,7 @@ MOST_JOINS = 3  # identical requests that end while they are being joined, befor
 ABANDON_S = 30.0  # how long a request that nobody waits for is kept running
 
 _decode_outcome = msgspec.json.Decoder(Outcome).decode
+_decode_warnings = msgspec.json.Decoder(dict[str, int]).decode
 _decode_ids = msgspec.json.Decoder(list[str | int]).decode
 
 
@@ -353,5 +354,10 @@ def _worker(worker: str, fields: dict[bytes, bytes]) -> WorkerEntry:
         completed=int(fields[b"completed"]),
         started_ms=int(fields[b"started_ms"]),
         seen_ms=int(fields[b"seen_ms"]),
-        busy=float(fields.get(b"busy", 0)),  # workers of earlier versions do not tell
+        # Workers of earlier versions do not tell these.
+        busy=float(fields.get(b"busy", 0)),
+        sentences=int(fields.get(b"sentences", 0)),
+        cached=int(fields.get(b"cached", 0)),
+        coalesced=int(fields.get(b"coalesced", 0)),
+        warnings=_decode_warnings(fields.get(b"warnings", b"{}")),
     )

@@ -38,6 +38,11 @@ MEANING: dict[Code, str] = {
 }
 
 
+def code(warning: str) -> str:
+    """What a remark begins with."""
+    return warning.partition(":")[0]
+
+
 def warning(code: Code, sentences: int, of: int) -> str:
     """A remark on so many sentences of a record."""
     noun = "sentence" if of == 1 else "sentences"

@@ -156,6 +156,12 @@ class WorkerEntry(msgspec.Struct, frozen=True):
     started_ms: int
     seen_ms: int
     busy: float = 0.0  # share of the time since the heartbeat before that the engine worked
+    # Of the records completed: sentences; those that the translation memory had; those that waited
+    # for an equal one in flight; and records with a warning, by its code.
+    sentences: int = 0
+    cached: int = 0
+    coalesced: int = 0
+    warnings: dict[str, int] = {}
 
 
 class Load(msgspec.Struct, frozen=True):

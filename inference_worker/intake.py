@@ -244,6 +244,10 @@ class Intake:
             started_ms=self._started_ms,
             seen_ms=0,
             busy=self._rate.busy(perf_counter()),
+            sentences=self._rate.sentences,
+            cached=self._rate.cached,
+            coalesced=self._rate.coalesced,
+            warnings=dict(self._rate.warnings),
         )
         self._consumer.heartbeat(entry, self._records(engine.slots))
         self._look_again(self._holdings.drafts(), 0.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Protocol
 
-from broker.wire import Completion, Delivery, ErrorCode, Outcome
+from broker.wire import Completion, Delivery, Details, ErrorCode, Outcome
 from inference_worker.draft import Draft, LanguageModel, Unit, failure
 from inference_worker.engine.protocol import Hypothesis
 from inference_worker.holdings import Holdings
@@ -16,6 +16,8 @@ from inference_worker.memory import SentenceMemory
 from inference_worker.quality.review import Again
 from inference_worker.rate import Rate
 from inference_worker.roster import Roster
+
+_NO_DETAILS = Details()
 
 
 class Sink(Protocol):
@@ -176,7 +178,8 @@ class Outtake:
         now_s = perf_counter()
         for end in ends:
             if end.outcome is not None and end.outcome.text is not None:
-                self._rate.completed(end.delivery.record.cost)
+                details = end.outcome.details or _NO_DETAILS
+                self._rate.completed(end.delivery.record.cost, details)
             if end.draft is not None and end.draft.admitted_s is not None:
                 lane = end.delivery.record.lane
                 self._rate.from_begin[lane].note(now_s, now_s - end.draft.begun_s)

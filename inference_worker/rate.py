@@ -1,9 +1,11 @@
 """What a worker measures of itself: characters a second while busy, how busy, sentences to a
 record, how long a record takes."""
 
+from collections import Counter
 from time import perf_counter
 
-from broker.wire import LANES, Lane
+from broker.warnings import code
+from broker.wire import LANES, Details, Lane
 from inference_worker.passage import Passage
 
 _WEIGHT = 0.3  # of the newest heartbeat's rate in the moving average
@@ -20,6 +22,9 @@ class Rate:
     def __init__(self) -> None:
         self.records = 0  # completed since the start
         self.sentences_per_record = 1.0
+        # Of those records: their sentences, and the records with a warning, by its code.
+        self.sentences = self.cached = self.coalesced = 0
+        self.warnings: Counter[str] = Counter()
         # To its written result, by lane: from when it was begun, and from when the engine had it.
         self.from_begin: dict[Lane, Passage] = {lane: Passage() for lane in LANES}
         self.from_engine: dict[Lane, Passage] = {lane: Passage() for lane in LANES}
@@ -52,10 +57,14 @@ class Rate:
         self._asked_s, self._shared_s = now_s, busy_s
         return min(1.0, max(0.0, new_s / passed_s)) if passed_s > 0 else 0.0
 
-    def completed(self, chars: int) -> None:
+    def completed(self, chars: int, details: Details) -> None:
         """A record of so many characters is done."""
         self.records += 1
         self._chars += chars
+        self.sentences += details.sentences
+        self.cached += details.cached
+        self.coalesced += details.coalesced
+        self.warnings.update(code(warning) for warning in details.warnings)
 
     def measure(self) -> float:
         """Characters a second of engine time, averaged over the calls of this method."""

@@ -109,7 +109,13 @@ class Worker:
         self._going.set()
 
     def beat(self) -> None:
-        entry = WorkerEntry(self._consumer.worker, MODEL, "cpu", "test", self._batch, 0, 0, 0, 0)
+        entry = WorkerEntry(
+            *(self._consumer.worker, MODEL, "cpu", "test", self._batch, 0, 0, 0, 0),
+            sentences=7,
+            cached=2,
+            coalesced=1,
+            warnings={"mended": 3},
+        )
         self._consumer.heartbeat(entry, self._batch)
 
     def _run(self) -> None:

@@ -68,6 +68,7 @@ async def test_a_herd_is_translated_once_and_everybody_gets_their_own_ids(
     ]
     assert [answer.json()["result"][0]["coalesced"] for answer in answers] == [0] + [2] * 20
     assert len(worker.seen) == 2
+    assert "dragoman_requests_joined_total 20.0" in (await client.get("/metrics")).text
 
 
 async def test_on_two_processes(

@@ -55,6 +55,10 @@ async def test_requests_records_and_the_broker(client: httpx.AsyncClient, worker
     assert value(found, "dragoman_worker_slots", worker=own) == 64
     assert value(found, "dragoman_worker_completed_records", worker=own) == 0
     assert value(found, "dragoman_worker_seen_time_seconds", worker=own) > 1e9
+    assert value(found, "dragoman_worker_completed_sentences", worker=own) == 7
+    assert value(found, "dragoman_worker_cached_sentences", worker=own) == 2
+    assert value(found, "dragoman_worker_coalesced_sentences", worker=own) == 1
+    assert value(found, "dragoman_worker_warned_records", worker=own, code="mended") == 3
 
 
 async def test_a_repeated_key_is_not_counted_as_new_work(

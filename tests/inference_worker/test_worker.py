@@ -529,7 +529,7 @@ def test_heartbeats_report_the_worker(stage: Stage) -> None:
     assert len(stage.broker.heartbeats) == 2
     entry, batch = stage.broker.heartbeats[-1]
     assert (entry.id, entry.model, entry.engine, entry.slots) == ("worker-1", "small", "echo", 8)
-    assert entry.completed == 1
+    assert (entry.completed, entry.sentences, entry.warnings) == (1, 1, {})
     assert 0.0 < entry.busy <= 1.0
     assert batch == 8
 
