@@ -79,6 +79,7 @@ def fleet(
             "DRAGOMAN_REDIS_URL": embedded_redis.redis_url(folder),
             "DRAGOMAN_MEMORY": "false",  # repeated sentences are to cost what others do
             "DRAGOMAN_ACCESS_LOG": "false",
+            "DRAGOMAN_NICE": str(StackSettings.nice),  # as ``dragoman up`` has it
             **(environ or {}),
         }
         for number in range(1, workers + 1):

@@ -93,6 +93,7 @@ Model = Annotated[str, setting("model")]
 RedisUrl = Annotated[str, setting("redis_url")]
 DataDir = Annotated[str, setting("data_dir")]
 Device = Annotated[str, setting("device")]
+Nice = Annotated[int, setting("nice")]
 Grace = Annotated[float, setting("grace_s")]
 KeySecretFile = Annotated[str, setting("key_secret_file")]
 Insecure = Annotated[bool, setting("insecure")]
@@ -110,6 +111,7 @@ def up(
     redis_url: RedisUrl = StackSettings.redis_url,
     data_dir: DataDir = StackSettings.data_dir,
     device: Device = StackSettings.device,
+    nice: Nice = StackSettings.nice,
     grace_s: Grace = StackSettings.grace_s,
     key_secret_file: KeySecretFile = StackSettings.key_secret_file,
     insecure: Insecure = StackSettings.insecure,
@@ -129,6 +131,7 @@ def up(
         redis_url=redis_url,
         data_dir=data_dir,
         device=device,
+        nice=nice,
         grace_s=grace_s,
         key_secret_file=key_secret_file,
         insecure=insecure,

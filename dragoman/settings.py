@@ -6,6 +6,7 @@ from broker.options import option
 
 DEVICES = ("auto", "cpu", "cuda")
 MAX_PROCESSES = 256
+MOST_NICE = 19
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class StackSettings:
         "", "Directory in which the embedded server keeps the queue. Without it, in memory alone."
     )
     device: str = option("auto", "Where the workers compute.", choices=DEVICES)
+    nice: int = option(
+        5,
+        "How far the workers stand back behind the API and Redis where processors are short, from 0"
+        " to 19 as in `nice`.",
+    )
     grace_s: float = option(
         30.0, "How long each tier may take to end what it has begun, once told to stop."
     )
@@ -49,6 +55,8 @@ class StackSettings:
                 raise ValueError(f"{flag} must be between 1 and {MAX_PROCESSES}")
         if not 0 <= self.document_workers <= MAX_PROCESSES:
             raise ValueError(f"--document-workers must be between 0 and {MAX_PROCESSES}")
+        if not 0 <= self.nice <= MOST_NICE:
+            raise ValueError(f"--nice must be between 0 and {MOST_NICE}")
         if self.grace_s < 0:
             raise ValueError("--grace-s must be 0 or more")
         if self.redis_url and self.data_dir:

@@ -64,6 +64,7 @@ def workers(settings: StackSettings, redis: Mapping[str, str]) -> list[Command]:
                 **redis,
                 "DRAGOMAN_MODEL": settings.model,
                 "DRAGOMAN_DEVICE": settings.device,
+                "DRAGOMAN_NICE": str(settings.nice),
                 "DRAGOMAN_GRACE_S": str(settings.grace_s),
             },
         )

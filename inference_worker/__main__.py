@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def _serve(arguments: list[str]) -> None:
         program=PROGRAM,
         description="Translates what the API accepts. `dragoman-worker pull NAME` fetches a model.",
     )
+    stand_back(settings.nice)
     checkpoint = find(settings.model, Path(settings.cache_dir).expanduser())
     patiently(lambda: functions.init(broker_settings), settings.connect_s)
     from inference_worker.loading import load  # torch takes seconds: errors of setup come first
@@ -79,6 +81,15 @@ def _serve(arguments: list[str]) -> None:
     watchdog = Watchdog(settings.hang_s)
     model, engine = load(checkpoint, settings, watchdog)
     serve(broker_settings, settings, model, engine, watchdog)
+
+
+def stand_back(nice: int, autogroup: Path = Path("/proc/self/autogroup")) -> None:
+    """Leaves the processors to others when they are short. Where Linux groups processes by session,
+    as on desktops, niceness counts within a session alone, so that ours stands back as a whole."""
+    os.nice(nice)
+    if nice and os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            autogroup.write_text(str(nice))
 
 
 if __name__ == "__main__":

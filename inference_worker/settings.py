@@ -13,6 +13,7 @@ CACHE_DIR = "~/.cache/dragoman"
 BATCH_TOKENS_CPU = 512
 BATCH_TOKENS_CUDA = 8_192
 SLOTS_CUDA = 256  # of the torch engine on a GPU
+MOST_NICE = 19
 SLOTS = 32  # of the other engines: more slots gain little and cost memory (benchmarks/engine.py)
 LEAST_SOURCE_TOKENS = 8  # language, end, and something to say
 MOST_SOURCE_TOKENS = 1_024  # positions of M2M100
@@ -78,6 +79,9 @@ class WorkerSettings:
         128, "Longer sentences are translated in parts; M2M100 was trained on single sentences."
     )
     threads: int = option(0, "CPU threads of the model; 0: half of the CPUs at hand.")
+    nice: int = option(
+        0, "How far the worker stands back where processors are short, from 0 to 19 as in `nice`."
+    )
     grace_s: float = option(30.0, "After SIGTERM, how long work in the slots may take to finish.")
     hang_s: float = option(
         120.0, "Ends a worker whose engine makes no progress for so long (or 4 warm-up steps)."
@@ -94,6 +98,7 @@ class WorkerSettings:
             "length_bound",
             "no_repeat_ngram",
             "threads",
+            "nice",
             "grace_s",
             "connect_s",
         ):
@@ -101,6 +106,8 @@ class WorkerSettings:
                 raise ValueError(f"--{name.replace('_', '-')} must not be below 0")
         if self.engine == "generate" and self.length_bound:
             raise ValueError("--length-bound needs another engine")
+        if self.nice > MOST_NICE:
+            raise ValueError(f"--nice must not be above {MOST_NICE}")
         if self.hang_s <= 0:
             raise ValueError("--hang-s must be above 0")
         if not LEAST_SOURCE_TOKENS <= self.max_source_tokens <= MOST_SOURCE_TOKENS:

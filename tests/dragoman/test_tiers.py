@@ -49,6 +49,7 @@ def test_what_each_tier_is_told() -> None:
         **REDIS,
         "DRAGOMAN_MODEL": "m",
         "DRAGOMAN_DEVICE": "cpu",
+        "DRAGOMAN_NICE": "5",
         "DRAGOMAN_GRACE_S": "5",
     }
     (documents,) = tiers.documents(settings, REDIS)

@@ -40,6 +40,10 @@ class WorkerProcess:
         return "".join(self._lines)
 
     @property
+    def niceness(self) -> int:
+        return os.getpriority(os.PRIO_PROCESS, self._process.pid)
+
+    @property
     def running(self) -> bool:
         return self._process.poll() is None
 

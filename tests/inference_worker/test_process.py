@@ -1,7 +1,10 @@
 """Tests of worker processes on a real server: they are signalled, killed, hung and poisoned."""
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.warnings import warning
 from broker.wire import Outcome, RequestStatus, Submission
-from tests.inference_worker.processes import WorkerProcess, paced, worker
+from tests.inference_worker.processes import ROOT, WorkerProcess, paced, worker
 from tests.redis_server import RedisServer, free_port, wait_until
 
 pytestmark = pytest.mark.slow
@@ -320,6 +323,39 @@ def test_a_server_that_evicts_is_a_readable_error(redis_server: RedisServer) -> 
         redis_server.client.config_set("maxmemory-policy", "noeviction")
     assert status == 1
     assert "error: maxmemory-policy is allkeys-lru" in output
+
+
+def test_it_stands_back_as_told_and_so_does_its_session(tmp_path: Path) -> None:
+    autogroup = tmp_path / "autogroup"
+    code = f"""
+import os
+from pathlib import Path
+from inference_worker.__main__ import stand_back
+stand_back(3, Path({str(autogroup)!r}))
+print(os.nice(0))
+"""
+    before = os.nice(0)
+    for session in (True, False):
+        autogroup.unlink(missing_ok=True)
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            start_new_session=session,
+        )
+        assert int(found.stdout) == before + 3
+        assert autogroup.exists() == session
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    process = WorkerProcess(["-m", "inference_worker", "--nice", "2", "--redis-url", url])
+    try:
+        wait_until(
+            lambda: "waiting for Redis" in process.output, description="the worker looks for Redis"
+        )
+        assert process.niceness == before + 2
+    finally:
+        process.end()
 
 
 def test_a_wrong_flag_is_a_readable_error() -> None:
