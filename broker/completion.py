@@ -23,9 +23,14 @@ def by_request(
 ) -> dict[tuple[str, str], list[_Item]]:
     """What belongs to the same request, by its tenant and id."""
     groups: dict[tuple[str, str], list[_Item]] = {}
+    group: list[_Item] = []
+    tenant = request = None
     for item in items:
         found = record(item)
-        groups.setdefault((found.tenant, found.request), []).append(item)
+        if found.request != request or found.tenant != tenant:  # they come in runs
+            tenant, request = found.tenant, found.request
+            group = groups.setdefault((tenant, request), [])
+        group.append(item)
     return groups
 
 
@@ -36,12 +41,13 @@ def indexes(deliveries: Sequence[Delivery]) -> str:
 
 def judged(
     deliveries: Sequence[Delivery], verdict: Verdict, over: Sequence[bytes]
-) -> list[Verdict]:
-    """The verdict on each of a request's records: its own, but for the indexes in ``over``."""
-    if not over:
-        return [verdict] * len(deliveries)
+) -> dict[tuple[str, str], Verdict]:
+    """The verdicts on a request's records, by their place, where they are not *go*: its own, but
+    for the indexes in ``over``."""
+    if verdict == "go" and not over:
+        return {}
     ended = {int(index) for index in over}
-    return ["over" if d.record.index in ended else verdict for d in deliveries]
+    return {d.place: "over" if d.record.index in ended else verdict for d in deliveries}
 
 
 def told(

@@ -15,9 +15,11 @@ import msgspec
 import redis
 
 from broker import completion, functions
+from broker.calls import together
 from broker.completion import End
 from broker.connection import connect, reaching_redis
 from broker.errors import BrokerUnavailable
+from broker.exchange import Command
 from broker.keys import GROUP, Keys, shard_keys, shard_of
 from broker.settings import BrokerSettings
 from broker.wire import (
@@ -138,13 +140,15 @@ class Consumer:
         round trip. Not in one step, which would cost more: in between another worker may read them,
         and then moves as many the fewer for itself."""
         names, arguments = [keys.load(), *self._lanes(keys)], [self.model, *rooms]
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.fcall(functions.name("fill"), len(names), *names, *arguments)
-        for lane, room in zip(LANES, rooms, strict=True):
-            if room > 0:
-                stream = keys.queue(self.model, lane)
-                pipeline.xreadgroup(GROUP, self.worker, {stream: ">"}, count=room)
-        filled, *answers = pipeline.execute(raise_on_error=False)
+        commands: list[Command] = [
+            ("FCALL", functions.name("fill"), len(names), *names, *arguments),
+            *(
+                self._reading(room, [keys.queue(self.model, lane)])
+                for lane, room in zip(LANES, rooms, strict=True)
+                if room > 0
+            ),
+        ]
+        filled, *answers = together(self._client, commands)
         if functions.missing(filled):
             functions.load(self._client)
             self._call("fill", names, arguments)  # whoever reads next finds it
@@ -160,11 +164,12 @@ class Consumer:
             block_ms = min(block_ms, SHARED_BLOCK_MS)
         block_ms = min(block_ms, MOST_BLOCK_MS)
         for keys in self._shards:
-            streams = {keys.queue(self.model, lane): ">" for lane in rooms}
+            streams = [keys.queue(self.model, lane) for lane in rooms]
             # COUNT counts per stream, so the smaller room bounds both.
-            answer = self._reader.xreadgroup(
-                GROUP, self.worker, streams, count=min(rooms.values()), block=block_ms
-            )
+            command = self._reading(min(rooms.values()), streams, block_ms)
+            (answer,) = together(self._reader, [command])
+            if isinstance(answer, Exception):
+                raise answer
             deliveries = self._deliveries(answer)
             if deliveries:
                 # One woke us; the others are still in the backlog.
@@ -175,10 +180,16 @@ class Consumer:
                 return deliveries + self._read_now(rest)
         return []
 
+    def _reading(self, room: int, streams: Sequence[str], block_ms: int | None = None) -> Command:
+        """The command that reads at most ``room`` fresh entries of each stream."""
+        block = () if block_ms is None else ("BLOCK", block_ms)
+        who = ("XREADGROUP", "GROUP", GROUP, self.worker, "COUNT", room)
+        return (*who, *block, "STREAMS", *streams, *(">" for _ in streams))
+
     def _deliveries(self, answer: Any) -> list[Delivery]:
         deliveries: list[Delivery] = []
         for stream, entries in answer or ():
-            read = [(entry, fields.get(b"record", b""), 1) for entry, fields in entries]
+            read = [(entry, _payload(fields), 1) for entry, fields in entries]
             deliveries += self._sound(stream.decode(), read)
         return deliveries
 
@@ -220,12 +231,11 @@ class Consumer:
                 names, requests.values(), answer, strict=True
             ):
                 self._watchers[name] = watchers.decode().split()
-                judged = completion.judged(held, verdict.decode(), over)
-                verdicts |= zip((d.place for d in held), judged, strict=True)
+                verdicts |= completion.judged(held, verdict.decode(), over)
         while len(self._watchers) > MOST_WATCHED:
             # Whoever is forgotten too early is told by the second call in ``_write``.
             del self._watchers[next(iter(self._watchers))]
-        return [verdicts[d.place] for d in deliveries]
+        return [verdicts.get(d.place, "go") for d in deliveries]
 
     # ── Completing ───────────────────────────────────────────────────────────────────────────
 
@@ -371,6 +381,15 @@ class Consumer:
             shard = shard_of(record(item).request, len(self._shards))
             groups[shard or 0].append(item)
         return [(self._shards[shard], group) for shard, group in groups.items()]
+
+
+def _payload(fields: Any) -> bytes:
+    """The record among an entry's fields, b"" if there is none. A cluster's client makes a dict of
+    the fields."""
+    if isinstance(fields, list):
+        fields = dict(zip(fields[::2], fields[1::2], strict=True))
+    found: bytes = fields.get(b"record", b"")
+    return found
 
 
 def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:

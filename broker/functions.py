@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 
+from broker.calls import together
 from broker.coalescer import Coalescer
 from broker.connection import connect, reaching_redis, translated
 from broker.errors import BrokerMisconfigured
@@ -45,7 +46,7 @@ def name(short: str) -> str:
     return f"{LIBRARY}_{short}"
 
 
-def missing(error: BaseException) -> bool:
+def missing(error: object) -> bool:
     """Whether a call failed because the functions are not loaded."""
     return isinstance(error, redis.ResponseError) and _MISSING.lower() in str(error).lower()
 
@@ -55,13 +56,14 @@ def call(client: Any, short: str, keys: Sequence[str], arguments: Sequence[Any] 
 
     Raises redis exceptions other than that one unchanged.
     """
-    try:
-        return client.fcall(name(short), len(keys), *keys, *arguments)
-    except redis.ResponseError as error:
-        if not missing(error):
-            raise
-    load(client)
-    return client.fcall(name(short), len(keys), *keys, *arguments)
+    command = ("FCALL", name(short), len(keys), *keys, *arguments)
+    (answer,) = together(client, [command])
+    if missing(answer):
+        load(client)
+        (answer,) = together(client, [command])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 async def call_together(
