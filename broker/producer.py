@@ -1,6 +1,7 @@
 """The API tier's side of the broker: submitting requests, reading their state, cancelling them."""
 
 import asyncio
+import logging
 import secrets
 import zlib
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from broker.keys import Keys, new_request_id, shard_keys, shard_of
 from broker.settings import BrokerSettings
 from broker.wire import (
     LANES,
+    Failure,
     Load,
     ModelEntry,
     Outcome,
@@ -28,6 +30,12 @@ from broker.wire import (
 
 MOST_JOINS = 3  # identical requests that end while they are being joined, before we give up
 ABANDON_S = 30.0  # how long a request that nobody waits for is kept running
+
+UNREADABLE = Outcome(
+    error=Failure("internal", "The result that was stored cannot be read: send the record again.")
+)
+
+log = logging.getLogger(__name__)
 
 _decode_outcome = msgspec.json.Decoder(Outcome).decode
 _decode_warnings = msgspec.json.Decoder(dict[str, int]).decode
@@ -145,7 +153,7 @@ class Producer:
             return None
         flat = answer[4]
         outcomes = {
-            int(field): _decode_outcome(value)
+            int(field): _outcome(request_id, int(field), value)
             for field, value in zip(flat[::2], flat[1::2], strict=True)
             if field.isdigit()
         }
@@ -161,7 +169,7 @@ class Producer:
         with reaching_redis():
             values = await self._redis.execute("HMGET", keys.request(tenant, request_id), *indexes)
         return {
-            index: _decode_outcome(value)
+            index: _outcome(request_id, index, value)
             for index, value in zip(indexes, values, strict=True)
             if value is not None
         }
@@ -311,6 +319,19 @@ class Producer:
         return await functions.call_together(
             self._redis, self.settings, short, keys, arguments, retry
         )
+
+
+def _outcome(request_id: str, index: int, value: bytes) -> Outcome:
+    """What is stored as a record's outcome; if that is none, an error in its place, since the
+    other records of the request are sound."""
+    try:
+        outcome = _decode_outcome(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        outcome = None
+    if outcome is None or (outcome.text is None) == (outcome.error is None):
+        log.error("the outcome of record %d of request %s cannot be read", index, request_id)
+        return UNREADABLE
+    return outcome
 
 
 def _number(value: bytes) -> float | None:

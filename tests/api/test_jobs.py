@@ -7,8 +7,10 @@ import pytest
 
 from api.app import create_app
 from api.settings import ApiSettings
+from broker.keys import Keys
 from broker.settings import BrokerSettings
 from tests.api.stage import Worker, announce, body, living, stage
+from tests.redis_server import RedisServer
 
 
 async def test_a_job_from_beginning_to_end(client: httpx.AsyncClient, worker: Worker) -> None:
@@ -53,6 +55,20 @@ async def test_all_records_failed_is_failed(client: httpx.AsyncClient, worker: W
     assert answer.status_code == 200
     assert answer.json()["state"] == "failed"
     assert [r["error"]["code"] for r in answer.json()["result"]] == ["poison", "expired"]
+
+
+async def test_a_result_that_cannot_be_read_is_an_error_of_its_record(
+    client: httpx.AsyncClient, worker: Worker, redis_server: RedisServer
+) -> None:
+    location = (await client.post("/jobs", json=body("one", "two"))).headers["location"]
+    await client.get(f"{location}?wait=10")
+    key = Keys("0").request("default", location.removeprefix("/jobs/"))
+    redis_server.client.hset(key, "0", "{not json")
+    answer = await client.get(location)
+    assert answer.status_code == 200
+    damaged, sound = answer.json()["result"]
+    assert (damaged["error"]["code"], sound["text"]) == ("internal", "owt")
+    assert "send the record again" in damaged["error"]["detail"]
 
 
 async def test_a_long_poll_ends_in_time(
