@@ -80,23 +80,27 @@ def arguments(
         submission.weight,
         over if submission.join else _NO_MARK,
         now.strftime(DAY),
+        " ".join([str(_cost(text)) for text in submission.texts]),
     ]
     for text in submission.texts:
-        cost = max(1, len(text))
         tail = _RecordTail(
             tenant=submission.tenant,
             lane=submission.lane,
             source=submission.source,
             target=submission.target,
-            cost=cost,
+            cost=_cost(text),
             text=text,
             v=PROTOCOL_VERSION,
             idempotency=submission.idempotency,
             join=submission.join,
             traceparent=submission.traceparent,
         )
-        told += (cost, _encode(tail)[1:])
+        told.append(_encode(tail)[1:])
     return told
+
+
+def _cost(text: str) -> int:
+    return max(1, len(text))
 
 
 def receipt(submission: Submission, answer: Any) -> Receipt:
