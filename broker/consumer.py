@@ -2,6 +2,7 @@
 what other workers left, and reporting."""
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -214,7 +215,8 @@ class Consumer:
 
     def begin(self, deliveries: Sequence[Delivery], least_s: float = 0.0) -> list[Verdict]:
         """What to do with each delivery before spending model time on it; marks their requests
-        running. ``least_s`` is how soon a result can be there at best.
+        running. ``least_s`` is how soon a result can be there at best, 0 while nothing else waits:
+        then a request that all its callers have left goes on, since they may come back.
 
         ``go``; ``expired`` (the deadline is over, or will be by then) or ``cancelled``: complete
         it as such; ``over``: ``discard`` it, since the record has its result already or its request
@@ -224,7 +226,7 @@ class Consumer:
         for keys, group in self._by_shard(deliveries, lambda delivery: delivery.record):
             requests = completion.by_request(group, lambda delivery: delivery.record)
             names = [keys.request(*request) for request in requests]
-            asked = [int(least_s * 1000), *map(completion.indexes, requests.values())]
+            asked = [math.ceil(least_s * 1000), *map(completion.indexes, requests.values())]
             with reaching_redis():
                 answer = self._call("begin", names, asked)
             for name, held, (verdict, watchers, over) in zip(

@@ -7,9 +7,9 @@ local REVISION = 13
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
-local RATE_SAMPLE_MS = 250    -- completions are averaged over at least this long
+local RATE_SAMPLE_MS = 500    -- completions are averaged over at least this long
 local RATE_HORIZON_MS = 10000 -- time constant of the drain rate's moving average
-local RATE_FALL_MS = 5000     -- the same where it falls: hoping for too much costs deadlines
+local RATE_FALL_MS = 2000     -- the same where it falls: hoping for too much costs deadlines
 local DEADLINE_SHARE = 0.8    -- of a deadline that the estimated wait may take; estimates err
 local RATE_TRUSTED_MS = 1000  -- of full load must have been measured before a rate refuses anybody
 -- Of the drain rate, what each lane gets at least while both are full, as inference_worker/roster.py
@@ -418,15 +418,15 @@ local function cancel(keys, args)
 end
 
 -- ── begin ────────────────────────────────────────────────────────────────────────────────────
--- KEYS: requests   ARGV: in how many ms from now a result can be there at best, then per request:
---       the indexes of its records, as '0 1 5'
+-- KEYS: requests   ARGV: in how many ms from now a result can be there at best (0: nothing else waits),
+--       then per request: the indexes of its records, as '0 1 5'
 -- Answers per request {what holds for its records (go, expired, cancelled, over), its watchers, the
 -- indexes of those that are over all the same}: what a worker must know before it spends model time.
 -- What would end after its deadline is lost already: it would only make others late too.
 local function begin(keys, args)
   local now, least, answers = now_ms(), tonumber(args[1]), {}
   for i, request in ipairs(keys) do
-    local asked = {'state', 'deadline_ms', 'watchers'}
+    local asked = {'state', 'deadline_ms', 'watchers', 'waiters', 'kept'}
     for index in string.gmatch(args[i + 1], '%d+') do asked[#asked + 1] = index end
     local fields = redis.call('HMGET', request, unpack(asked))
     local state, deadline, verdict, over = fields[1], number(fields[2], 0), 'go', {}
@@ -436,10 +436,14 @@ local function begin(keys, args)
       verdict = 'expired'
       -- Nobody with more time may join what was given up.
       if deadline > now then redis.call('HSET', request, 'given_up', 1) end
+    elseif least > 0 and number(fields[4], 1) <= 0 and fields[5] ~= '1' then
+      -- Others wait, and for this one nobody does, who may only come back.
+      verdict = 'cancelled'
+      redis.call('HSET', request, 'given_up', 1)
     elseif state == 'queued' then
       redis.call('HSET', request, 'state', 'running')
     end
-    for at = 4, #asked do
+    for at = 6, #asked do
       if fields[at] then over[#over + 1] = asked[at] end
     end
     answers[i] = {verdict, fields[3] or '', over}

@@ -23,6 +23,7 @@ MOST_DELIVERIES = 3  # a record that was taken once more is poison
 RETRY_S = 1.0  # after Redis went away
 IDLE_S = 1.0  # longest blocking read; a signal is noticed after it
 FULL_S = 0.02  # how often to look for interactive work while bulk has no room
+SOON_S = 0.001  # how soon a result can be there, where it is not known
 LOOK_S = 0.25  # how often to look for records whose deadline comes while they are here
 
 _DETAILS: dict[Verdict, tuple[ErrorCode, str]] = {
@@ -78,6 +79,7 @@ class Intake:
         self._next_report_s = self._next_reclaim_s = self._retry_s = -math.inf
         self._next_look_s = -math.inf
         self._reclaimed = False  # the last thing taken in was left by another worker
+        self._crowded = False  # the last read brought as much as there was room for
         self._drain_until_s: float | None = None
         self.closed = False  # nothing is read any more
 
@@ -139,6 +141,10 @@ class Intake:
             next_s = min(self._next_report_s, self._next_reclaim_s) - now_s
             block_s = min(IDLE_S if self._holdings.empty else LOOK_S, max(0.0, next_s))
         read = self._consumer.read(interactive, bulk, math.ceil(block_s * 1000))
+        lanes = [delivery.record.lane for delivery in read]
+        self._crowded = (
+            lanes.count("interactive") >= interactive > 0 or lanes.count("bulk") >= bulk > 0
+        )
         self._hold(read)
         return 0.0 if read or all(rooms) else FULL_S
 
@@ -174,12 +180,14 @@ class Intake:
     def _verdicts(self) -> list[Verdict]:
         """What to do with what was taken. While the engine has all it can hold, a record has less
         time than until its deadline: it must come through here first."""
-        if not self._roster.full:
+        full, now_s = self._roster.full, perf_counter()
+        if not full and not self._crowded:
             return self._consumer.begin(self._taken)
         found: dict[Place, Verdict] = {}
         for lane, passage in self._rate.from_begin.items():
             if group := [one for one in self._taken if one.record.lane == lane]:
-                verdicts = self._consumer.begin(group, passage.fast_s(perf_counter()))
+                least_s = max(SOON_S, passage.fast_s(now_s) if full else 0.0)
+                verdicts = self._consumer.begin(group, least_s)
                 found.update(zip((one.place for one in group), verdicts, strict=True))
         return [found[one.place] for one in self._taken]
 

@@ -116,6 +116,21 @@ async def test_what_cannot_be_there_before_its_deadline_is_given_up(
     assert consumer.begin(deliveries, 70.0) == ["expired", "go"]
 
 
+@pytest.mark.parametrize("kept", [False, True])
+async def test_what_its_callers_left_gives_way_to_what_waits(
+    producer: Producer, consumer: Consumer, kept: bool
+) -> None:
+    left = submission(producer, ["left"], kept=kept, join="work")
+    await producer.submit(left)
+    await producer.submit(submission(producer, ["wanted"]))
+    await producer.leave("default", left.id)
+    deliveries = consumer.read(8, 8, 0)
+    assert consumer.begin(deliveries) == ["go", "go"]  # nothing else waits, and they may come back
+    assert consumer.begin(deliveries, 0.001) == ["go" if kept else "cancelled", "go"]
+    again = await producer.submit(submission(producer, ["left"], join="work"))
+    assert again.joined == kept
+
+
 def redis_time(consumer: Consumer) -> int:
     seconds, microseconds = consumer._client.time()
     return int(seconds * 1000 + microseconds // 1000)
