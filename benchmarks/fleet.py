@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import paced
-from benchmarks.servers import Server, started
+from benchmarks.servers import TICKS_PER_S, Server, started
 from broker.settings import BrokerSettings
 from dragoman import embedded_redis, tiers
 from dragoman.process import Command
@@ -50,6 +50,18 @@ class Fleet:
     def resident_bytes(self) -> dict[str, int]:
         """Memory by server."""
         return {name: sum(map(resident, pids)) for name, pids in self.processes.items()}
+
+    def cpu_s(self) -> dict[str, float]:
+        """Processor seconds so far by server."""
+        return {name: sum(map(spent_s, pids)) for name, pids in self.processes.items()}
+
+
+def spent_s(process: int) -> float:
+    """Processor seconds that a process has taken; 0 if it has ended."""
+    with suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    return 0.0
 
 
 def resident(process: int) -> int:

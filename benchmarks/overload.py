@@ -9,6 +9,8 @@ allows ``--deadline-s``. Before and after, a few come, to see how long they take
 
 - goodput: answers in time, against capacity; what was refused, how, and how fast;
 - whether what was accepted kept its deadline;
+- how much of the processors each process takes, this client included: on a machine without one to
+  spare, what refusing costs is gone from the capacity;
 - memory of Valkey and of every process, over time. Results are kept for ``--result-ttl-s`` only, so
   that it can be seen where Valkey's memory ends to grow;
 - how many seconds after the end latency is what it was before.
@@ -20,6 +22,7 @@ import itertools
 import json
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +81,24 @@ class Run:
     during: list[Answer] = field(default_factory=list)
     after: list[Answer] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    # How many each process had in use, by phase.
+    processors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+class Use:
+    """What the service and this client take of the processors from when it is made."""
+
+    def __init__(self, service: Fleet) -> None:
+        self._service = service
+        self._began_s, self._before_s = time.monotonic(), self._spent_s()
+
+    def _spent_s(self) -> dict[str, float]:
+        return {**self._service.cpu_s(), "client": time.process_time()}
+
+    def processors(self) -> dict[str, float]:
+        """How many each process had in use on average."""
+        passed_s, spent_s = time.monotonic() - self._began_s, self._spent_s()
+        return {name: (s - self._before_s[name]) / passed_s for name, s in spent_s.items()}
 
 
 class Client:
@@ -167,7 +188,9 @@ async def overloaded(service: Fleet, engine: Engine, options: argparse.Namespace
     run = Run()
     slots = (engine.slots or REAL_SLOTS) * options.workers
     eager = Client(where, options.deadline_s * 4)
+    use = Use(service)
     run.capacity = await eager.press(3 * slots, CAPACITY_S)
+    run.processors["capacity"] = use.processors()
     eager.close()
     if not run.capacity:
         raise NotStarted("nothing was translated while the capacity was measured")
@@ -176,8 +199,10 @@ async def overloaded(service: Fleet, engine: Engine, options: argparse.Namespace
     run.before = await client.pour(calm, CALM_S)
     watching = asyncio.create_task(_watch(service, run.samples, clock()))
     run.began_s = clock()
+    use = Use(service)
     pouring = asyncio.create_task(client.pour(options.factor * run.capacity, options.seconds))
     await asyncio.sleep(options.seconds)
+    run.processors["overload"] = use.processors()
     run.ended_s = clock()
     run.after = await client.pour(calm, AFTER_S)
     run.during = await pouring
@@ -272,6 +297,7 @@ def told(run: Run, engine: Engine, options: argparse.Namespace, machine: str) ->
     ]
     outcomes = ("answer", "requests", "share", "p50", "p95", "p99", "max")
     memory = ("at", "characters outstanding", "Valkey used MiB")
+    taken = [[phase, *(f"{n:.2f}" for n in use.values())] for phase, use in run.processors.items()]
     servers = [f"{name} RSS MiB" for name in run.samples[0].resident]
     return (
         f"{options.seconds:g} s of {options.factor:g} times the capacity, one sentence a request,"
@@ -279,6 +305,7 @@ def told(run: Run, engine: Engine, options: argparse.Namespace, machine: str) ->
         f" {options.api_processes} API process(es), results kept for {options.result_ttl_s} s.\n\n"
         f"{report.table(('', ''), facts)}\n\n"
         f"{report.table(outcomes, outcome_rows(run))}\n\nSeconds from when a request was due.\n\n"
+        f"{report.table(('processors in use', *run.processors['overload']), taken)}\n\n"
         f"{report.table((*memory, *servers), memory_rows(run, options.seconds))}\n\n{machine}.\n"
     )
 

@@ -213,7 +213,8 @@ def told(found: Sequence[Found], options: argparse.Namespace, machine: str) -> s
         f"{options.threads} thread{'s' * (options.threads > 1)} for each model, {BEAMS} beams."
         f" Sentences/s: {CALLERS} callers who wait. P50, P95: at {options.rate:g} requests/s."
         f" The last four: at {OVERLOAD} times its own rate for {OVERLOAD_S:g} s, with callers who"
-        f" wait {options.patience_s:g} s. {CRITERIA}",
+        f" wait {options.patience_s:g} s; Dragoman alone has a word for that, and is told"
+        f" (`X-Deadline-Ms`). The client shares the processors. {CRITERIA}",
         report.table(HEADS, [one.row(ours) for one in found]),
         "\n".join([*notes, *failed, *(f"- {line}" for line in ratios(found))]),
         f"{machine}.",

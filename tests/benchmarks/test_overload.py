@@ -1,10 +1,14 @@
 """Tests of the overload benchmark: what its report makes of what was seen."""
 
+import os
+import time
+
 import pytest
 
 from benchmarks import overload
-from benchmarks.fleet import Engine
+from benchmarks.fleet import Engine, Fleet
 from benchmarks.overload import Answer, Run, Sample, arrivals, recovered_s
+from broker.settings import BrokerSettings
 
 
 def seen() -> Run:
@@ -18,6 +22,10 @@ def seen() -> Run:
         )
     run.during[50] = Answer(105.0, 6.0, "text")
     run.after = [Answer(120.0 + n, 3.0 if n < 2 else 0.6, "text") for n in range(10)]
+    run.processors = {
+        "capacity": {"api": 0.25, "client": 0.1},
+        "overload": {"api": 0.5, "client": 0.3},
+    }
     run.samples = [Sample(float(n), 100 * n, 1 << 20, {"api": 2 << 20}) for n in range(31)]
     return run
 
@@ -32,6 +40,19 @@ def test_the_report_tells_goodput_refusals_and_what_was_kept() -> None:
     assert "80.0%" in text
     assert "| too_late |      160 | 80.0% | 0.010 |" in text
     assert "api RSS MiB" in text
+    assert "| overload          | 0.50 |   0.30 |" in text
+
+
+def test_what_is_used_of_the_processors_is_measured_by_process() -> None:
+    service = Fleet(BrokerSettings(), "", {"own": [os.getpid()], "ended": []})
+    use = overload.Use(service)
+    end_s = time.process_time() + 0.2
+    while time.process_time() < end_s:
+        sum(range(1_000))
+    used = use.processors()
+    assert list(used) == ["own", "ended", "client"]
+    assert used["own"] > 0.0 < used["client"]
+    assert used["ended"] == 0.0
 
 
 def test_recovery_counts_from_the_end_to_the_last_slow_answer() -> None:
