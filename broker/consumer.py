@@ -1,4 +1,4 @@
-"""The model tier's side of the broker: reading records under lease, completing them, reclaiming
+"""The model tier's side of the broker: taking records under lease, completing them, reclaiming
 what other workers left, and reporting."""
 
 import logging
@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,12 +16,11 @@ import msgspec
 import redis
 
 from broker import completion, functions
-from broker.calls import together
 from broker.completion import End
 from broker.connection import connect, reaching_redis
 from broker.errors import BrokerUnavailable
-from broker.exchange import Command
-from broker.keys import GROUP, Keys, shard_keys, shard_of
+from broker.keys import Keys, shard_keys, shard_of
+from broker.reader import Reader, lane_keys
 from broker.settings import BrokerSettings
 from broker.wire import (
     LANES,
@@ -36,16 +35,13 @@ from broker.wire import (
 
 log = logging.getLogger(__name__)
 
-MOST_BLOCK_MS = 5_000
 MOST_WATCHED = 10_000  # requests whose watchers are remembered between begin and complete
 MOST_COMPLETIONS = 256  # per call: 1,024 held up a blocked Redis for 31 ms
 MOST_SUSPECTS = 8  # records of unknown guilt that may share an engine
-SHARED_BLOCK_MS = 50  # with several shards, how long to wait on one before looking at the next
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 _Item = TypeVar("_Item")
 
-_decode_record = msgspec.json.Decoder(Record).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -69,14 +65,11 @@ class Consumer:
         self.give_up: Callable[[], bool] = lambda: False  # asked between tries of ``complete``
         self._shards = shard_keys(settings.shards)
         self._client = connect(settings)
-        # A blocking read needs a connection whose time-out exceeds its BLOCK: redis-py would give
-        # up, or hang, before the server answers.
-        self._reader = connect(settings, MOST_BLOCK_MS / 1000 + settings.redis_timeout_s)
+        self._reader = Reader(settings, model, self.worker, self._client)
         self._writer = connect(settings)
         self._renewer = connect(settings)
         # Request key → processes, as begin found them; written by ``begin`` alone.
         self._watchers: dict[str, list[str]] = {}
-        self._server_ahead_ms = 0.0  # of this machine's clock
 
     def prepare(self) -> None:
         """Checks the server, loads the functions where this user may, makes the groups."""
@@ -84,7 +77,7 @@ class Consumer:
         with reaching_redis():
             self._make_groups()
             seconds, microseconds = self._client.time()
-            self._set_clock(seconds * 1000 + microseconds // 1000)
+            self._reader.set_clock(seconds * 1000 + microseconds // 1000)
 
     def _make_groups(self) -> None:
         for keys in self._shards:
@@ -115,103 +108,13 @@ class Consumer:
             return []
         with reaching_redis():
             try:
-                return self._read_now(rooms) or self._read_blocking(rooms, block_ms)
+                return self._reader.now(rooms) or self._reader.soon(rooms, block_ms)
             except redis.ResponseError as error:
                 # A server that restarted empty, or was flushed, has lost the groups.
                 if not any(word in str(error) for word in ("NOGROUP", "UNBLOCKED")):
                     raise
                 self._make_groups()
                 return []
-
-    def _read_now(self, rooms: dict[Lane, int]) -> list[Delivery]:
-        """Reads every shard without waiting, the fairest records of its backlog included."""
-        deliveries: list[Delivery] = []
-        for keys in self._shards:
-            left = [
-                max(0, rooms.get(lane, 0) - sum(d.record.lane == lane for d in deliveries))
-                for lane in LANES
-            ]
-            if not any(left):
-                break
-            deliveries += self._take(keys, left)
-        return deliveries
-
-    def _take(self, keys: Keys, rooms: Sequence[int]) -> list[Delivery]:
-        """Moves so many of the fairest records of each lane into the window and reads it, in one
-        round trip. Not in one step, which would cost more: in between another worker may read them,
-        and then moves as many the fewer for itself."""
-        names, arguments = [keys.load(), *self._lanes(keys)], [self.model, *rooms]
-        commands: list[Command] = [
-            ("FCALL", functions.name("fill"), len(names), *names, *arguments),
-            *(
-                self._reading(room, [keys.queue(self.model, lane)])
-                for lane, room in zip(LANES, rooms, strict=True)
-                if room > 0
-            ),
-        ]
-        filled, *answers = together(self._client, commands)
-        if functions.missing(filled):
-            functions.load(self._client)
-            self._call("fill", names, arguments)  # whoever reads next finds it
-        for answer in (filled, *answers):
-            if isinstance(answer, Exception) and not functions.missing(answer):
-                raise answer
-        return [delivery for answer in answers for delivery in self._deliveries(answer)]
-
-    def _read_blocking(self, rooms: dict[Lane, int], block_ms: int) -> list[Delivery]:
-        if block_ms <= 0:
-            return []
-        if len(self._shards) > 1:
-            block_ms = min(block_ms, SHARED_BLOCK_MS)
-        block_ms = min(block_ms, MOST_BLOCK_MS)
-        for keys in self._shards:
-            streams = [keys.queue(self.model, lane) for lane in rooms]
-            # COUNT counts per stream, so the smaller room bounds both.
-            command = self._reading(min(rooms.values()), streams, block_ms)
-            (answer,) = together(self._reader, [command])
-            if isinstance(answer, Exception):
-                raise answer
-            deliveries = self._deliveries(answer)
-            if deliveries:
-                # One woke us; the others are still in the backlog.
-                rest = {
-                    lane: room - sum(d.record.lane == lane for d in deliveries)
-                    for lane, room in rooms.items()
-                }
-                return deliveries + self._read_now(rest)
-        return []
-
-    def _reading(self, room: int, streams: Sequence[str], block_ms: int | None = None) -> Command:
-        """The command that reads at most ``room`` fresh entries of each stream."""
-        block = () if block_ms is None else ("BLOCK", block_ms)
-        who = ("XREADGROUP", "GROUP", GROUP, self.worker, "COUNT", room)
-        return (*who, *block, "STREAMS", *streams, *(">" for _ in streams))
-
-    def _deliveries(self, answer: Any) -> list[Delivery]:
-        deliveries: list[Delivery] = []
-        for stream, entries in answer or ():
-            read = [(entry, _payload(fields), 1) for entry, fields in entries]
-            deliveries += self._sound(stream.decode(), read)
-        return deliveries
-
-    def _sound(self, stream: str, read: Iterable[tuple[bytes, bytes, int]]) -> list[Delivery]:
-        """Entries with their records and how often they were delivered, as deliveries. What is no
-        record, and so nobody's, is dropped: every worker would end over it in turn."""
-        read_ms = int(time.time() * 1000 + self._server_ahead_ms)
-        found = []
-        for entry, payload, attempts in read:
-            try:
-                record = _decode_record(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                log.error("entry %s of %s is no record and was dropped", entry.decode(), stream)
-                self._client.xack(stream, GROUP, entry)
-                self._client.xdel(stream, entry)
-                continue
-            found.append(Delivery(entry.decode(), stream, record, attempts, read_ms))
-        return found
-
-    def _set_clock(self, server_ms: int) -> None:
-        self._server_ahead_ms = server_ms - time.time() * 1000
 
     def begin(self, deliveries: Sequence[Delivery], least_s: float = 0.0) -> list[Verdict]:
         """What to do with each delivery before spending model time on it; marks their requests
@@ -263,7 +166,7 @@ class Consumer:
 
     def _write(self, keys: Keys, ends: list[End]) -> int:
         names, arguments = completion.told(
-            ends, keys, self._lanes(keys), self.model, self.settings, self._watchers
+            ends, keys, lane_keys(keys, self.model), self.model, self.settings, self._watchers
         )
         acknowledged, news = functions.call(self._writer, "complete", names, arguments)
         for process, line in zip(news[::2], news[1::2], strict=True):
@@ -317,7 +220,7 @@ class Consumer:
                             raise
                         continue  # read makes the group
                     if answer:
-                        return self._sound(stream, answer)
+                        return self._reader.sound(stream, answer)
         return []
 
     def hand_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -344,9 +247,9 @@ class Consumer:
         ttl_ms = int(self.settings.heartbeat_s * 3000)
         with reaching_redis():
             for keys in self._shards:
-                names = [keys.worker(self.worker), keys.load(), *self._lanes(keys)]
+                names = [keys.worker(self.worker), keys.load(), *lane_keys(keys, self.model)]
                 arguments = [self.model, self.worker, ttl_ms, max(1, batch_records), *fields]
-                self._set_clock(self._call("heartbeat", names, arguments))
+                self._reader.set_clock(self._call("heartbeat", names, arguments))
 
     def retire(self) -> None:
         """Leaves the groups and the register; consumers that still hold records stay until those
@@ -359,7 +262,8 @@ class Consumer:
 
     def close(self) -> None:
         """Closes the connections."""
-        for client in (self._client, self._reader, self._writer, self._renewer):
+        self._reader.close()
+        for client in (self._client, self._writer, self._renewer):
             client.close()
 
     def _call(self, short: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> Any:
@@ -367,11 +271,6 @@ class Consumer:
 
     def _lease_ms(self) -> int:
         return int(self.settings.lease_s * 1000)
-
-    def _lanes(self, keys: Keys) -> list[str]:
-        """Streams and backlogs in the order that the functions want."""
-        pairs = [(keys.queue(self.model, lane), keys.backlog(self.model, lane)) for lane in LANES]
-        return [name for pair in pairs for name in pair]
 
     def _by_shard(
         self, items: Sequence[_Item], record: Callable[[_Item], Record]
@@ -383,15 +282,6 @@ class Consumer:
             shard = shard_of(record(item).request, len(self._shards))
             groups[shard or 0].append(item)
         return [(self._shards[shard], group) for shard, group in groups.items()]
-
-
-def _payload(fields: Any) -> bytes:
-    """The record among an entry's fields, b"" if there is none. A cluster's client makes a dict of
-    the fields."""
-    if isinstance(fields, list):
-        fields = dict(zip(fields[::2], fields[1::2], strict=True))
-    found: bytes = fields.get(b"record", b"")
-    return found
 
 
 def _by_stream(deliveries: Sequence[Delivery]) -> dict[str, list[str]]:

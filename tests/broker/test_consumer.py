@@ -324,6 +324,17 @@ async def test_a_flushed_server_gets_its_groups_and_functions_back(
     assert serve(consumer) == 1
 
 
+async def test_one_lane_without_its_group_keeps_nothing_from_the_other(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    await producer.submit(submission(producer, ["one"]))
+    await producer.submit(submission(producer, ["two"], lane="bulk"))
+    redis_server.client.xgroup_destroy(KEYS.queue(MODEL, "bulk"), GROUP)
+    assert [d.record.text for d in consumer.read(8, 8, 0)] == ["one"]
+    assert consumer.read(8, 8, 0) == []  # makes the group
+    assert [d.record.text for d in consumer.read(8, 8, 0)] == ["two"]
+
+
 async def test_functions_lost_while_reading_are_loaded_again(
     producer: Producer, consumer: Consumer, redis_server: RedisServer
 ) -> None:
