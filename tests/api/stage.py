@@ -31,6 +31,7 @@ from broker.wire import (
     Outcome,
     WorkerEntry,
 )
+from tests.waiting import reached
 
 ROOT = Path(__file__).parents[2]
 MODEL = "small"
@@ -174,8 +175,7 @@ async def listening(app: FastAPI) -> AsyncIterator[str]:
     server = uvicorn.Server(config)
     with bind("127.0.0.1", 0, shared=False) as listener:
         serving = asyncio.ensure_future(server.serve([listener]))
-        while not server.started:
-            await asyncio.sleep(0.01)
+        await reached(lambda: server.started, description="uvicorn listens")
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         await serving

@@ -1,6 +1,5 @@
 """Documents over HTTP: what is taken, what is refused and how, progress, download, deletion."""
 
-import asyncio
 import codecs
 from typing import Any
 
@@ -15,6 +14,7 @@ from broker.settings import BrokerSettings
 from tests.api.stage import announce, living
 from tests.document_worker.stage import ModelWorker, document_process, echo
 from tests.redis_server import RedisServer
+from tests.waiting import reached
 
 LANGUAGES = {"source": "en", "target": "ja"}
 SUBTITLES = b"1\r\n00:00:01,000 --> 00:00:02,500\r\nHello.\r\nWho is there?\r\n\r\n"
@@ -34,12 +34,14 @@ async def post(
 
 
 async def ended(client: httpx.AsyncClient, location: str) -> dict[str, Any]:
-    async with asyncio.timeout(30):
-        while True:
-            job: dict[str, Any] = (await client.get(location)).json()
-            if job["state"] not in ("queued", "running"):
-                return job
-            await asyncio.sleep(0.05)
+    job: dict[str, Any] = {}
+
+    async def over() -> bool:
+        job.update((await client.get(location)).json())
+        return job["state"] not in ("queued", "running")
+
+    await reached(over, description="the document has ended")
+    return job
 
 
 async def test_an_upload_is_taken_and_waits(

@@ -11,6 +11,7 @@ from broker.keys import Keys
 from broker.settings import BrokerSettings
 from tests.api.stage import Worker, announce, body, living, stage
 from tests.redis_server import RedisServer
+from tests.waiting import reached
 
 
 async def test_a_job_from_beginning_to_end(client: httpx.AsyncClient, worker: Worker) -> None:
@@ -71,6 +72,15 @@ async def test_a_result_that_cannot_be_read_is_an_error_of_its_record(
     assert "send the record again" in damaged["error"]["detail"]
 
 
+async def in_flight(client: httpx.AsyncClient, calls: int) -> None:
+    """Returns once so many calls are being answered, that for the metrics among them."""
+
+    async def counted() -> bool:
+        return f"in_flight {calls}.0" in (await client.get("/metrics")).text
+
+    await reached(counted, description=f"{calls} calls in flight")
+
+
 async def test_a_long_poll_ends_in_time(
     client: httpx.AsyncClient, broker_settings: BrokerSettings
 ) -> None:
@@ -87,8 +97,7 @@ async def test_a_long_poll_on_another_process_is_woken(
     location = (await client.post("/jobs", json=body("one"))).headers["location"]
     async with stage(broker_settings) as other:
         polling = asyncio.ensure_future(other.get(f"{location}?wait=20"))
-        while not (await other.get("/metrics")).text.count("in_flight 2.0"):
-            await asyncio.sleep(0.01)
+        await in_flight(other, 2)
         worker.resume()
         assert (await polling).json()["state"] == "done"
 
@@ -156,8 +165,7 @@ async def test_a_long_poll_ends_when_the_process_is_asked_to_stop(
         location = (await client.post("/jobs", json=body("one"))).headers["location"]
         polling = asyncio.ensure_future(client.get(f"{location}?wait=60"))
         waiting = asyncio.ensure_future(client.post("/translation", json=body("two")))
-        while not (await client.get("/metrics")).text.count("in_flight 3.0"):
-            await asyncio.sleep(0.01)
+        await in_flight(client, 3)
         app.state.service.drain(0.1)
         assert (await polling).json()["state"] == "queued"
         answer = await waiting

@@ -13,6 +13,7 @@ from broker.settings import BrokerSettings
 from tests.api.stage import Worker, body, stage
 from tests.api.test_translation import Caller, ended, submitted
 from tests.redis_server import RedisServer
+from tests.waiting import reached
 
 Answering = asyncio.Task[httpx.Response]
 
@@ -32,8 +33,18 @@ def going(call: Coroutine[Any, Any, httpx.Response]) -> Answering:
 async def waiting(server: RedisServer, request_id: str, callers: int) -> None:
     """Returns once so many callers wait for the request."""
     key = f"dragoman:{{0}}:request:default:{request_id}"
-    while server.client.hget(key, "waiters") != str(callers).encode():
-        await asyncio.sleep(0.01)
+    await reached(
+        lambda: server.client.hget(key, "waiters") == str(callers).encode(),
+        description=f"{callers} callers wait",
+    )
+
+
+async def requests(server: RedisServer, count: int) -> None:
+    """Returns once there are so many requests."""
+    await reached(
+        lambda: len(server.client.keys("dragoman:*:request:default:*")) >= count,
+        description=f"{count} requests",
+    )
 
 
 async def joined(
@@ -98,8 +109,7 @@ async def test_what_differs_is_not_joined(
     keyed = {"Idempotency-Key": "mine"}
     calls.append(going(client.post("/translation", json=body("one"), headers=keyed)))
     await client.post("/jobs", json=body("one"))
-    while len(redis_server.client.keys("dragoman:*:request:default:*")) < 6:
-        await asyncio.sleep(0.01)
+    await requests(redis_server, 6)
     worker.resume()
     assert all(answer.status_code == 200 for answer in await asyncio.gather(*calls))
 
@@ -111,8 +121,7 @@ async def test_the_setting_switches_it_off(
     plain = type(broker_settings)(redis_url=broker_settings.redis_url, memory=False)
     async with stage(plain) as client:
         calls = [going(client.post("/translation", json=body("one"))) for _ in range(3)]
-        while len(redis_server.client.keys("dragoman:*:request:default:*")) < 3:
-            await asyncio.sleep(0.01)
+        await requests(redis_server, 3)
         worker.resume()
         await asyncio.gather(*calls)
     assert len(worker.seen) == 3
@@ -176,8 +185,7 @@ async def test_cancelling_one_request_cancels_nobody_elses(
     await waiting(redis_server, request_id, 3)
     await client.delete(f"/jobs/{request_id}")
     assert (await first).status_code == 502
-    while len(redis_server.client.keys("dragoman:*:request:default:*")) < 2:
-        await asyncio.sleep(0.01)
+    await requests(redis_server, 2)
     worker.resume()
     assert texts(await second) == {"c": "eno", "d": "owt"}
     assert texts(await third) == {"e": "eno", "f": "owt"}

@@ -15,6 +15,7 @@ from broker.settings import BrokerSettings
 from broker.wire import RequestStatus
 from tests.api.stage import Worker, announce, body, listening, stage
 from tests.redis_server import RedisServer
+from tests.waiting import reached
 
 
 async def test_the_answer_has_the_same_ids_in_the_same_order_and_nothing_else(
@@ -258,19 +259,20 @@ class Caller:
 
 async def submitted(app: FastAPI, server: RedisServer) -> str:
     """The id of the one request there is, once it is there."""
-    while True:
-        keys = await asyncio.to_thread(server.client.keys, "dragoman:*:request:default:*")
-        if keys:
-            return str(keys[0].decode().rpartition(":")[2])
-        await asyncio.sleep(0.01)
+    keys = await reached(
+        lambda: asyncio.to_thread(server.client.keys, "dragoman:*:request:default:*"),
+        description="a request is there",
+    )
+    return str(keys[0].decode().rpartition(":")[2])
 
 
 async def ended(app: FastAPI, request_id: str) -> RequestStatus:
-    while True:
-        status: RequestStatus = await app.state.service.producer.status("default", request_id)
-        if status.finished:
-            return status
-        await asyncio.sleep(0.01)
+    async def status() -> RequestStatus | None:
+        found: RequestStatus = await app.state.service.producer.status("default", request_id)
+        return found if found.finished else None
+
+    found: RequestStatus = await reached(status, description="the request has ended")
+    return found
 
 
 async def test_work_nobody_waits_for_is_cancelled(
@@ -358,5 +360,6 @@ async def test_a_caller_that_hangs_up_leaves_its_request(
         key = f"dragoman:{{0}}:request:default:{request_id}"
         assert redis_server.client.hget(key, "waiters") == b"1"
         writer.close()
-        while redis_server.client.hget(key, "waiters") != b"0":
-            await asyncio.sleep(0.01)
+        await reached(
+            lambda: redis_server.client.hget(key, "waiters") == b"0", description="nobody waits"
+        )

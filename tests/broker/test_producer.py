@@ -15,6 +15,7 @@ from broker.producer import Producer
 from broker.settings import BrokerSettings
 from tests.broker.parties import MODEL, answers, beat, serve, submission, worker
 from tests.redis_server import RedisServer, free_port
+from tests.waiting import reached
 
 KEYS = Keys("0")
 
@@ -161,8 +162,9 @@ async def test_a_worker_that_waits_is_woken_and_takes_all_it_has_room_for(
 ) -> None:
     consumer = worker(broker_settings, 8)
     waiting = asyncio.ensure_future(asyncio.to_thread(consumer.read, 8, 8, 10_000))
-    while not await asyncio.to_thread(blocked, broker_settings):
-        await asyncio.sleep(0.01)
+    await reached(
+        lambda: asyncio.to_thread(blocked, broker_settings), description="the worker waits"
+    )
     await producer.submit(submission(producer, ["x"] * 30, lane="bulk"))
     assert len(await waiting) == 8
     consumer.close()

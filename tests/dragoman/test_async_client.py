@@ -8,6 +8,7 @@ import pytest
 import dragoman
 from dragoman import AsyncClient, Retries
 from tests.dragoman.fake_service import FakeService, Scripted, problem
+from tests.waiting import reached
 
 QUICK = Retries(2, 2, first_delay_s=0.001, longest_delay_s=0.01)
 
@@ -34,10 +35,10 @@ async def test_cancelling_the_task_cancels_the_work(
 ) -> None:
     service.held.clear()
     task = asyncio.create_task(client.translate("slow", "en", "ja"))
-    while not service.jobs:
-        await asyncio.sleep(0.01)
-    while not any(seen.method == "GET" for seen in service.seen):
-        await asyncio.sleep(0.01)
+    await reached(
+        lambda: service.jobs and any(seen.method == "GET" for seen in service.seen),
+        description="the job is being waited for",
+    )
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

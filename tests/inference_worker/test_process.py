@@ -1,11 +1,9 @@
 """Tests of worker processes on a real server: they are signalled, killed, hung and poisoned."""
 
-import asyncio
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from broker.warnings import warning
 from broker.wire import Outcome, RequestStatus, Submission
 from tests.inference_worker.processes import ROOT, WorkerProcess, paced, worker
 from tests.redis_server import RedisServer, free_port, wait_until
+from tests.waiting import reached
 
 pytestmark = pytest.mark.slow
 
@@ -54,12 +53,11 @@ async def status(producer: Producer, request: Submission) -> RequestStatus:
 
 async def until(producer: Producer, request: Submission, done: int) -> None:
     """Waits until so many records of a request have an outcome."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (await status(producer, request)).done >= done:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{(await status(producer, request)).done} of {done} records are done")
+
+    async def enough() -> bool:
+        return (await status(producer, request)).done >= done
+
+    await reached(enough, description=f"{done} records are done", timeout_s=60)
 
 
 async def finished(producer: Producer, request: Submission) -> list[Outcome]:
