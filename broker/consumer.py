@@ -140,6 +140,8 @@ class Consumer:
         while len(self._watchers) > MOST_WATCHED:
             # Whoever is forgotten too early is told by the second call in ``_write``.
             del self._watchers[next(iter(self._watchers))]
+        if not verdicts:
+            return ["go"] * len(deliveries)
         return [verdicts.get(d.place, "go") for d in deliveries]
 
     # ── Completing ───────────────────────────────────────────────────────────────────────────

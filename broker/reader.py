@@ -145,9 +145,9 @@ def lane_keys(keys: Keys, model: str) -> list[str]:
 
 
 def _payload(fields: Any) -> bytes:
-    """The record among an entry's fields, b"" if there is none. A cluster's client makes a dict of
-    the fields."""
-    if isinstance(fields, list):
-        fields = dict(zip(fields[::2], fields[1::2], strict=True))
-    found: bytes = fields.get(b"record", b"")
+    """The record that is an entry's one field, b"" if it is another's entry. A cluster's client
+    makes a dict of the fields."""
+    if isinstance(fields, dict):
+        fields = [one for pair in fields.items() for one in pair]
+    found: bytes = fields[1] if fields[0] == b"record" else b""
     return found
