@@ -1,5 +1,6 @@
 """Commands out and answers back for a thread, below redis-py's own commands, as ``exchange`` has it
-for the API: packing a thousand arguments costs redis-py more than it costs to make them."""
+for the API: packing a thousand arguments costs redis-py more than it costs to make them. A client
+that is called like this belongs to one thread at a time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,16 +18,31 @@ def together(client: Any, commands: Sequence[Command]) -> list[Any]:
     if not hasattr(client, "connection_pool"):
         return [_routed(client, command) for command in commands]
     sent = b"".join(map(packed, commands))
-    pool = client.connection_pool
-    connection = pool.get_connection()
+    connection = _connection(client)
     try:
-        connection.send_packed_command([sent])
+        connection.send_packed_command([sent], check_health=False)
         return [_answer(connection) for _ in commands]
     except BaseException:
-        connection.disconnect()
+        connection.disconnect()  # or the next command would be given this one's answer
         raise
-    finally:
-        pool.release(connection)
+
+
+def _connection(client: Any) -> Any:
+    """The client's own connection, which it keeps from the first call on: taking one from the pool
+    and putting it back costs more than a call. Made anew if the server has closed it since."""
+    if client.connection is None:
+        client.connection = client.connection_pool.get_connection()
+        return client.connection
+    connection = client.connection
+    connection.connect()
+    try:
+        sound = not connection.can_read()
+    except (redis.ConnectionError, redis.TimeoutError, OSError):
+        sound = False
+    if not sound:
+        connection.disconnect()
+        connection.connect()
+    return connection
 
 
 def _answer(connection: Any) -> Any:

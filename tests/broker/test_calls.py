@@ -45,3 +45,28 @@ def test_an_answer_that_came_too_late_is_nobody_elses(
         together(client, [("BLPOP", "list", 0)])
     redis_server.client.rpush("list", "late")
     assert together(client, [("ECHO", "mine"), ("ECHO", "too")]) == [b"mine", b"too"]
+
+
+def test_a_client_keeps_its_connection(client: Any) -> None:
+    ids = [together(client, [("CLIENT", "ID")])[0] for _ in range(3)]
+    assert ids == [client.client_id()] * 3
+
+
+def test_a_cut_in_the_middle_is_an_error_and_then_over(client: Any) -> None:
+    before = together(client, [("CLIENT", "ID")])[0]
+    kill = ("CLIENT", "KILL", "ID", before, "SKIPME", "no")
+    with pytest.raises(redis.ConnectionError):
+        together(client, [kill, ("ECHO", "late")])
+    assert together(client, [("ECHO", "again")]) == [b"again"]
+
+
+def test_a_server_that_is_away_is_an_error(client: Any, redis_server: RedisServer) -> None:
+    together(client, [("PING",)])
+    redis_server.kill()
+    try:
+        for _ in range(2):
+            with pytest.raises(redis.ConnectionError):
+                together(client, [("PING",)])
+    finally:
+        redis_server.start()
+    assert together(client, [("ECHO", "back")]) == [b"back"]
