@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 13
+local REVISION = 14
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -493,7 +493,7 @@ local function store(request, lead, id, outcomes, ttl_ms, news)
   local asked = {'state', 'watchers', 'remaining', 'succeeded', 'total'}
   for i = 1, #outcomes, 3 do asked[#asked + 1] = outcomes[i] end
   local fields = redis.call('HMGET', request, unpack(asked))
-  local state, remaining, succeeded = fields[1], tonumber(fields[3]), tonumber(fields[4])
+  local state, remaining, succeeded = fields[1], number(fields[3], 0), number(fields[4], 0)
   if not state or state == 'cancelled' then return end
   local written, fresh = {}, {}
   for i = 1, #outcomes, 3 do

@@ -160,3 +160,20 @@ async def test_results_and_what_needs_none_go_in_one_request(
     consumer.discard(deliveries[1:2])
     assert consumer.complete(answers(deliveries[::2])) == 2
     assert loads(redis_server) == {}
+
+
+async def test_a_request_whose_counts_are_damaged_takes_no_other_down(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    damaged, sound = submission(producer, ["a", "b"]), submission(producer, ["c"])
+    for request in (damaged, sound):
+        await producer.submit(request)
+    deliveries = consumer.read(8, 8, 0)
+    key = KEYS.request("default", damaged.id)
+    redis_server.client.hdel(key, "remaining", "succeeded")
+    redis_server.client.hset(key, "total", "two")
+    assert consumer.complete(answers(deliveries)) == 3
+    view = await producer.view("default", sound.id)
+    assert view is not None
+    assert (view[0].state, view[1][0].text) == ("done", "c")
+    assert loads(redis_server) == {}
