@@ -3,7 +3,7 @@
     python -m benchmarks.bare --records 1000 [--model small|418m] [flags of dragoman-worker]
 
 translates sentences that are all there from the start and prints a line of JSON: records, seconds,
-processor seconds. With ``--loads`` and ``--clients`` it then translates sentences that come as
+processor seconds. With ``--rates`` and ``--clients`` it then translates sentences that come as
 requests do, and tells how long each took. A process of its own, as a worker is, with the same
 settings. ``serve`` as the first argument makes it a real worker with that engine instead: ``418m``
 is a model that only the benchmarks know (``benchmarks/countdown``).
@@ -198,7 +198,7 @@ class Report:
     """What the process prints. Times are those of single sentences, in seconds."""
 
     saturated: Run
-    loads: list[list[float]]  # for each of --loads
+    rates: list[list[float]]  # for each of --rates
     clients: list[list[float]]  # for each of --clients
 
 
@@ -216,15 +216,14 @@ def measured(options: argparse.Namespace, engine: Engine, vocabulary: Vocabulary
     known = texts(vocabulary, MOST_TEXTS)
     waiting = sentences(islice(cycle(known), options.records), vocabulary)
     full = saturated(engine, waiting)
-    loads = []
-    spans_s = options.seconds if len(options.seconds) > 1 else options.seconds * len(options.loads)
-    for share, span_s in zip(options.loads, spans_s, strict=True):
-        due_s = poisson(share * full.records / full.seconds, span_s)
+    rates = []
+    for rate in options.rates:
+        due_s = poisson(rate, options.seconds, options.seed)
         come = sentences(islice(cycle(known), len(due_s)), vocabulary)
-        loads.append(arriving(engine, come, due_s))
+        rates.append(arriving(engine, come, due_s))
     few = sentences(known, vocabulary)
-    clients = [attended(engine, few, count, min(spans_s)) for count in options.clients]
-    return Report(full, loads, clients)
+    clients = [attended(engine, few, count, options.seconds) for count in options.clients]
+    return Report(full, rates, clients)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -232,9 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("role", choices=("measure", "serve"), nargs="?", default="measure")
     parser.add_argument("--model", choices=MODELS, default="small")
     parser.add_argument("--records", type=int, default=1_000)
-    parser.add_argument("--loads", type=float, nargs="*", default=[], help="shares of its rate")
+    parser.add_argument("--rates", type=float, nargs="*", default=[], help="sentences/s that come")
+    parser.add_argument("--seed", type=int, default=0, help="of the times at which they come")
     parser.add_argument("--clients", type=int, nargs="*", default=[], help="that wait for answers")
-    parser.add_argument("--seconds", type=float, nargs="+", default=[5.0], help="of each load")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each rate")
     options, rest = parser.parse_known_args(arguments)
     broker, settings = parse(
         [BrokerSettings, WorkerSettings],

@@ -1,14 +1,15 @@
 """How much later an answer comes because HTTP and Redis lie between it and the engine.
 
-    python -m benchmarks.latency [--loads 0.1 0.3 0.5 0.7 0.8 0.9] [--seconds 10]
+    python -m benchmarks.latency [--loads 0.1 0.3 0.5 0.7 0.8 0.9] [--seconds 8]
 
 Requests of one sentence each come as independent callers send them: at random times (Poisson) that
 are fixed beforehand, whatever has become of earlier ones. A latency counts from when its request
 was due, so that a service or a client that falls behind cannot hide it. The same sentences at the
-same times go to the bare engine (``benchmarks/bare``). Loads are shares of what that engine does
+same times go to the bare engine (``benchmarks/bare``), load by load in turns with the service: a
+machine's processors are not equally fast all the time. Loads are shares of what that engine does
 when it is full.
 
-- at 30 % load: the quantiles of both sides, and by how much they differ;
+- at 30 % load, in several turns: the quantiles of both sides, and by how much they differ;
 - the curve of latency over throughput, as a picture too;
 - baselines: one caller after the other, one caller who pauses at random, and many at once;
 - connections: kept, or opened for each request by address or by name, with a worker that takes no
@@ -37,22 +38,13 @@ from benchmarks.stacks import ENGINE_ALONE, Stack, accounted, beside, confined
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 QUOTED = 0.3  # the load at which the added latency is told
-QUOTED_PART = 3  # times as long as the others: its P99 is
+QUOTED_TURNS = 4  # of it; other loads have one
 WANTED = "P50 ≤ 5 ms, P99 ≤ 20 ms"
 CLIENTS = 48  # connections that are kept
 PAUSE_S = 0.05  # of a caller who pauses at random, on average
 TIMEOUT_S = 120.0
 INSTANT_SLOTS = 64
 WARM_UP = 16  # requests
-
-
-def due_times(share: float, full_rate: float, seconds: float) -> list[float]:
-    """When the requests of a load are due, on both sides."""
-    return load.poisson(share * full_rate, lasting(share, seconds))
-
-
-def lasting(share: float, seconds: float) -> float:
-    return seconds * QUOTED_PART if share == QUOTED else seconds
 
 
 # ── The bare engine ──────────────────────────────────────────────────────────────────────────────
@@ -63,7 +55,6 @@ class Alone:
     """What the engine does by itself."""
 
     full: bare.Run
-    loads: dict[float, Side]
     one_by_one: Side
     many: Side
 
@@ -72,15 +63,19 @@ class Alone:
         return self.full.records / self.full.seconds
 
 
-def alone(loads: Sequence[float], seconds: float, records: int) -> Alone:
+def alone(seconds: float, records: int) -> Alone:
     """Raises NotStarted."""
     arguments = ["--records", str(records), "--clients", "1", str(CLIENTS)]
-    arguments += ["--loads", *(str(share) for share in loads)]
-    arguments += ["--seconds", *(str(lasting(share, seconds)) for share in loads)]
-    found = bare.alone("small", arguments, ENGINE_ALONE)
+    found = bare.alone("small", [*arguments, "--seconds", str(seconds)], ENGINE_ALONE)
     one, many = (Side.of(latencies) for latencies in found.clients)
-    sides = (Side.of(latencies) for latencies in found.loads)
-    return Alone(found.saturated, dict(zip(loads, sides, strict=True)), one, many)
+    return Alone(found.saturated, one, many)
+
+
+def arriving(rate: float, seconds: float, turn: int) -> list[float]:
+    """What sentences take that come to the engine itself. Raises NotStarted."""
+    arguments = ["--records", str(WARM_UP), "--rates", str(rate), "--seconds", str(seconds)]
+    found = bare.alone("small", [*arguments, "--seed", str(turn)], ENGINE_ALONE)
+    return found.rates[0]
 
 
 # ── The service ──────────────────────────────────────────────────────────────────────────────────
@@ -88,9 +83,8 @@ def alone(loads: Sequence[float], seconds: float, records: int) -> Alone:
 
 @contextmanager
 def serving(worker: Sequence[str]) -> Iterator[Stack]:
-    """Everything started and warm, and this client beside it. Raises NotStarted."""
-    cpus = beside()
-    with stacks.stack(worker, environ=ENGINE_ALONE, beside=cpus) as service, confined(cpus):
+    """Everything started and warm. Raises NotStarted."""
+    with stacks.stack(worker, environ=ENGINE_ALONE, beside=beside()) as service:
         where = load.address(service.url)
         check(uvloop.run(load.drained(where, requests(WARM_UP), WARM_UP, TIMEOUT_S)))
         yield service
@@ -102,12 +96,13 @@ def requests(count: int) -> list[load.Request]:
     return [of_pair([text]) for text in islice(cycle(known), count)]
 
 
-def loaded(service: Stack, due_s: Sequence[float]) -> Side:
-    """Requests that come at these times, on connections that are kept."""
+def loaded(service: Stack, due_s: Sequence[float]) -> list[float]:
+    """What requests take that come at these times, on connections that are kept."""
     where, sent = load.address(service.url), requests(len(due_s))
-    answers = uvloop.run(load.open_loop(where, sent, due_s, TIMEOUT_S, kept=CLIENTS))
+    with confined(beside()):
+        answers = uvloop.run(load.open_loop(where, sent, due_s, TIMEOUT_S, kept=CLIENTS))
     check(answers)
-    return Side.of([answer.latency_s for answer in answers])
+    return [answer.latency_s for answer in answers]
 
 
 def attended(
@@ -116,9 +111,10 @@ def attended(
     """Clients who wait for an answer before they ask again."""
     where, sent = load.address(service.url), requests(bare.MOST_TEXTS)
     pauses_s = _pauses(pause_s) if pause_s else None
-    answers = uvloop.run(
-        load.closed_loop(where, sent, clients, seconds, kept=kept, pauses_s=pauses_s)
-    )
+    with confined(beside()):
+        answers = uvloop.run(
+            load.closed_loop(where, sent, clients, seconds, kept=kept, pauses_s=pauses_s)
+        )
     check(answers)
     return Side.of([answer.latency_s for answer in answers])
 
@@ -197,19 +193,28 @@ def connection_rows(seconds: float) -> list[list[str]]:
 
 def measured(options: argparse.Namespace) -> tuple[Alone, list[Point], list[list[str]]]:
     """The bare engine, every load on both sides, and the rows of the baselines."""
-    engine = alone(options.loads, options.seconds, options.records)
+    engine = alone(options.seconds, options.records)
     tell(f"the bare engine does {engine.full_rate:.1f} sentences/s")
-    points = []
     with serving(stacks.worker_of("small")) as service:
-        for share in options.loads:
-            due_s = due_times(share, engine.full_rate, options.seconds)
-            through = loaded(service, due_s)
-            rate = share * engine.full_rate
-            points.append(Point(share, rate, engine.loads[share], through))
-            added = ", ".join(f"{value:.1f}" for value in points[-1].added_ms())
-            tell(f"load {share:g}: {len(due_s)} requests, added {added} ms")
+        points = [
+            compared(service, share, share * engine.full_rate, options.seconds)
+            for share in options.loads
+        ]
         rows = baseline_rows(service, engine, options.seconds)
     return engine, points, rows
+
+
+def compared(service: Stack, share: float, rate: float, seconds: float) -> Point:
+    """A load on both sides, in turns."""
+    by_itself: list[float] = []
+    through: list[float] = []
+    for turn in range(QUOTED_TURNS if share == QUOTED else 1):
+        by_itself += arriving(rate, seconds, turn)
+        through += loaded(service, load.poisson(rate, seconds, turn))
+    point = Point(share, rate, Side.of(by_itself), Side.of(through))
+    added = ", ".join(f"{value:.1f}" for value in point.added_ms())
+    tell(f"load {share:g}: {len(through)} requests, added {added} ms")
+    return point
 
 
 def told(
@@ -229,7 +234,8 @@ def told(
         if point.load == QUOTED:
             count = len(point.service.latencies_ms)
             parts += [
-                f"**Added latency at {100 * QUOTED:.0f} % load**, {count} requests."
+                f"**Added latency at {100 * QUOTED:.0f} % load**, {count} requests, the two sides"
+                f" in {QUOTED_TURNS} turns."
                 f" Wanted: {WANTED}.",
                 quoted_table(point),
             ]
@@ -258,7 +264,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--loads", type=float, nargs="+", default=list(LOADS), help="shares of the full engine")
-    add("--seconds", type=float, default=10.0, help="of each load; three times that for 0.3")
+    add("--seconds", type=float, default=8.0, help="of each turn; 0.3 has four")
     add("--records", type=int, default=800, help="that tell what the full engine does")
     add("--out", type=Path, default=Path("runs/latency"), help="folder of report and picture")
     options = parser.parse_args(arguments)

@@ -73,6 +73,7 @@ def stack(
             "DRAGOMAN_REDIS_URL": embedded_redis.redis_url(folder),
             "DRAGOMAN_ACCESS_LOG": "false",
             "DRAGOMAN_MEMORY": "false",
+            "DRAGOMAN_NICE": str(settings.nice),  # as with ``dragoman up``
             **(environ or {}),
         }
         fleet = [

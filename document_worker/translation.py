@@ -102,10 +102,21 @@ async def reached(call: Callable[[], Awaitable[Answer]]) -> Answer:
     """The answer of a call that may be repeated, however long Redis is away."""
     while True:
         try:
-            return await call()
+            answer = await call()
         except BrokerUnavailable as error:
             log.warning("%s; trying again", error)
             await asyncio.sleep(RETRY_S)
+        else:
+            heed_cancellation()
+            return answer
+
+
+def heed_cancellation() -> None:
+    """Raises the CancelledError that a call has swallowed: redis-py does that with one that comes
+    in the tick of its answer, and whoever went on would wait for what nobody ends any more."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class Run:
@@ -174,7 +185,9 @@ class Run:
                 return Halt.STOPPING
             try:
                 done = await self._count_done()
-                if not await self._documents.progress(*self._who, done, self._total):
+                wanted = await self._documents.progress(*self._who, done, self._total)
+                heed_cancellation()
+                if not wanted:
                     return Halt.OVER
             except BrokerError as error:
                 log.warning("progress: %s", error)

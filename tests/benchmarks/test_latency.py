@@ -80,16 +80,32 @@ def test_added_latency_is_the_difference_of_quantiles() -> None:
     assert "| **added**              |  4.0 |" in quoted_table(point)
 
 
-def test_both_sides_get_the_same_times_and_the_quoted_load_lasts_longer() -> None:
-    assert latency.due_times(0.5, 50.0, 10.0) == latency.load.poisson(25.0, 10.0)
-    assert latency.due_times(0.3, 50.0, 10.0) == latency.load.poisson(15.0, 30.0)
+@pytest.mark.parametrize(("share", "turns"), [(0.5, [0]), (0.3, [0, 1, 2, 3])])
+def test_both_sides_get_the_same_times_in_turns(
+    share: float, turns: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides: list[tuple[str, list[float]]] = []
+
+    def note(side: str, due_s: list[float]) -> list[float]:
+        sides.append((side, due_s))
+        return due_s
+
+    poisson = latency.load.poisson
+    monkeypatch.setattr(
+        latency, "arriving", lambda rate, seconds, turn: note("bare", poisson(rate, seconds, turn))
+    )
+    monkeypatch.setattr(latency, "loaded", lambda service, due_s: note("service", due_s))
+    point = latency.compared(None, share, 25.0, 10.0)  # type: ignore[arg-type]
+    times = [poisson(25.0, 10.0, turn) for turn in turns]
+    assert sides == [(side, due_s) for due_s in times for side in ("bare", "service")]
+    assert point.added_ms() == [0.0] * 4
 
 
 def test_the_report_and_the_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     side = Side.of([0.01, 0.02, 0.4])
     points = [Point(share, 50 * share, side, side) for share in (0.1, 0.3)]
-    engine = Alone(RUN, {}, side, side)
+    engine = Alone(RUN, side, side)
     row = latency.baseline_row("one after the other", "bare", side, 2.0)
     assert row == ["one after the other", "bare", "1.5", "20.0", "400.0", "400.0", "400.0"]
     text = latency.told(engine, points, [row], [["x"] * 8], "a machine")
@@ -103,7 +119,7 @@ def test_the_report_and_the_picture(tmp_path: Path) -> None:
 def test_a_service_without_an_engine() -> None:
     with latency.serving(stacks.paced_worker(0.0, 16)) as service:
         found = latency.loaded(service, latency.load.poisson(100.0, 0.2))
-        assert len(found.latencies_ms) > 5
+        assert len(found) > 5
         assert latency.attended(service, 2, 0.1, kept=False).latencies_ms
         assert latency.attended(service, 1, 0.1, pause_s=0.01).latencies_ms
 

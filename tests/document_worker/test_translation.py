@@ -1,11 +1,13 @@
 """A run of a document where the queue is full, the time is short, or the texts repeat."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from broker.documents import DocumentSettings
 from broker.settings import BrokerSettings
+from document_worker.translation import reached
 from tests.document_worker.stage import Desk, DocumentProcess, ModelWorker, document_process, until
 from tests.redis_server import RedisServer
 
@@ -116,3 +118,31 @@ async def test_the_texts_go_under_the_quota_of_their_tenant(
     requests = list(redis_server.client.scan_iter("dragoman:{0}:request:default:*"))
     assert len(requests) == 3
     assert {redis_server.client.hget(name, "weight") for name in requests} == {b"3.0"}
+
+
+async def test_a_cancellation_that_a_call_swallows_is_not_lost() -> None:
+    """As redis-py does with one that comes in the tick of its answer: a run that was told to stop
+    went on, and waited for ever."""
+    called = asyncio.Event()
+
+    async def swallowing() -> str:
+        called.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "answer"
+
+    run = asyncio.ensure_future(reached(swallowing))
+    await called.wait()
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
+async def test_an_answer_within_a_limit_of_time_is_an_answer() -> None:
+    async def answer() -> str:
+        return "answer"
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0):
+            await asyncio.sleep(1)
+    assert await reached(answer) == "answer"
