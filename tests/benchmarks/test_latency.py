@@ -110,7 +110,7 @@ def test_the_report_and_the_picture(tmp_path: Path) -> None:
     assert row == ["one after the other", "bare", "1.5", "20.0", "400.0", "400.0", "400.0"]
     text = latency.told(engine, points, [row], [["x"] * 8], "a machine")
     assert "it does 50.0 sentences/s" in text
-    assert "3 requests. Wanted" in text
+    assert "3 requests, the two sides in 4 turns. Wanted" in text
     draw(points, tmp_path / "latency.png")
     assert (tmp_path / "latency.png").stat().st_size > 5_000
 
