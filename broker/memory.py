@@ -96,10 +96,10 @@ class Memory:
     def _write(self, keys: Keys, translations: Mapping[Name, str]) -> None:
         if self._crowded():
             return
-        now_ms = time.time_ns() // 1_000_000  # only the order counts
+        now_us = time.time_ns() // 1_000  # only the order counts, also within a millisecond
         digests: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for name in translations:
-            digests[name.tenant][name.digest] = now_ms
+            digests[name.tenant][name.digest] = now_us
         pipeline = self._client.pipeline(transaction=False)
         for tenant, scores in digests.items():
             # First, so that nothing is remembered that no index knows of.
