@@ -73,7 +73,6 @@ class Metrics:
             ("lane",),
             registry=registry,
         )
-
         self.joined = Counter(
             "dragoman_requests_joined",
             "Requests that waited for an identical one in flight.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import paced
-from benchmarks.servers import TICKS_PER_S, Server, started
+from benchmarks.servers import Server, parent_and_cpu_s, started
 from broker.settings import BrokerSettings
 from dragoman import embedded_redis, tiers
 from dragoman.process import Command
@@ -59,8 +59,7 @@ class Fleet:
 def spent_s(process: int) -> float:
     """Processor seconds that a process has taken; 0 if it has ended."""
     with suppress(OSError):
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+        return parent_and_cpu_s(process)[1]
     return 0.0
 
 

@@ -24,6 +24,13 @@ class NotStarted(Exception):
     """A server ended or stayed silent instead of getting ready; the message is what it said."""
 
 
+def parent_and_cpu_s(process: int) -> tuple[int, float]:
+    """The parent of a process and the processor seconds it has taken. Raises OSError once it has
+    ended."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
 class Server:
     """A process that leads a session, with what it started."""
 
@@ -43,9 +50,8 @@ class Server:
         spent: dict[int, float] = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # ended meanwhile
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                parents[int(folder.name)] = int(fields[1])
-                spent[int(folder.name)] = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+                process = int(folder.name)
+                parents[process], spent[process] = parent_and_cpu_s(process)
         ours = new = {self._process.pid}
         while new := {one for one, parent in parents.items() if parent in new}:
             ours = ours | new

@@ -61,7 +61,7 @@ class Pieces:
 
 def cut(source: str, target: str) -> Pieces | None:
     """The pieces of a sentence, or None if nothing in it is to be kept or nothing is left."""
-    kept = sorted(spans.placeholders(source) + spans.addresses(source))
+    kept = spans.kept(source)
     frame, texts, held, at = [], [], "", 0
     for start, end in [*kept, (len(source), len(source))]:
         before, words, after = _apart(source[at:start])

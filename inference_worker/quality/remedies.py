@@ -142,7 +142,7 @@ def _masked(
     taken = set(_WORD.findall(text))
     masks: list[Mask] = []
     if findings.keys() & {"lost_placeholder", "lost_address"}:
-        found = sorted(spans.placeholders(text) + spans.addresses(text))
+        found = spans.kept(text)
         text = _covered(text, found, [word for word in NAMES if word not in taken], masks)
     if "lost_number" in findings:
         found = [figure.span for figure in numbers.lost(text, translation, target)]

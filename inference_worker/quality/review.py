@@ -121,8 +121,10 @@ class Reviewer:
         return Counter() if self._mode == "off" else examine(case.source, text, case.languages)
 
     def _again(self, case: Case, reading: Reading) -> Again | None:
-        if spans.many(case.source, len(NAMES)) and (cut_up := self._in_pieces(case, reading)):
-            return cut_up  # no remedy has so many words that could stand for them
+        lost = reading.findings.keys() & LOST  # looked at first: nearly every sentence has none
+        too_many = lost and len(spans.kept(case.source)) > len(NAMES)  # for words to stand for
+        if too_many and (cut_up := self._in_pieces(case, reading)):
+            return cut_up
         tried = remedy(case.source, reading.text, reading.findings, case.languages)
         if tried is None:
             return None

@@ -36,9 +36,9 @@ def placeholders(text: str) -> list[tuple[int, int]]:
     return [span for span in found if span not in sums]
 
 
-def many(text: str, most: int) -> bool:
-    """Whether a text has more placeholders and addresses than ``most``."""
-    return len(placeholders(text)) + len(addresses(text)) > most
+def kept(text: str) -> list[tuple[int, int]]:
+    """Where placeholders and addresses are, in order."""
+    return sorted(placeholders(text) + addresses(text))
 
 
 def emoji(text: str) -> list[tuple[int, int]]:
