@@ -9,6 +9,9 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_TRAINING := $(VENV)/.installed-training
 INSTALLED_AUDIT := $(VENV)/.installed-audit
 
+# Of make test: processes that share the test files among them.
+PROCESSES ?= logical
+
 # Of make train, make evaluate and make fuzz.
 MINUTES ?= 60
 RANKS ?= 2
@@ -84,7 +87,7 @@ lint: install-dev
 	$(BIN)/lint-imports
 
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/pytest
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
 
 # Hostile requests for an hour; the tests do it for some seconds.
 fuzz: install-dev
