@@ -20,7 +20,7 @@ _WIDE_CLOSERS = frozenset(_WIDE_BRACKETS.values())
 _WORD_CHARS = 40  # how far back the word before a full stop is looked for
 _ORDINAL_DIGITS = 2  # "am 3. Oktober"; a year ends a sentence
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f")
-_SEARCH_CHARS_PER_TOKEN = 16  # no piece of a vocabulary is longer, so no cut lies further away
+MOST_CHARS_PER_TOKEN = 16  # no piece of a vocabulary is longer, so no cut lies further away
 
 
 class Spans:
@@ -98,7 +98,7 @@ def fitting(text: str, fits: Callable[[str], bool], limit_tokens: int) -> Iterat
     never into a protected span; a span too long by itself comes out as a slice that does not fit.
     """
     whole = Spans(protected.spans(text))
-    reach_chars = limit_tokens * _SEARCH_CHARS_PER_TOKEN
+    reach_chars = limit_tokens * MOST_CHARS_PER_TOKEN
     start = 0
     while start < len(text) and not fits(rest := text[start:]):
         at = _cut(rest, fits, reach_chars, partial(whole.inside, start))
@@ -128,8 +128,11 @@ def _cut(
                 high = middle
         if low and not text[: positions[low - 1]].isspace():
             return positions[low - 1]
-    # Nothing fits: the text starts with a span that is too long, or with a character that is.
-    return next((at for at in range(1, len(text)) if not barred(at)), len(text))
+    # Nothing fits: the text starts with a span that is too long, or with a character that is, be
+    # it for all its marks; or with the space in front of such a one.
+    if space := _SPACE.match(text):
+        return space.end()
+    return next((at for at in _characters(text) if not barred(at)), len(text))
 
 
 def _stops(text: str) -> Iterator[int]:

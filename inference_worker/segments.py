@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference_worker import protected
-from inference_worker.boundaries import Spans, fitting, sentence_ends
+from inference_worker.boundaries import MOST_CHARS_PER_TOKEN, Spans, fitting, sentence_ends
 from inference_worker.languages import unspaced
 
 # As str.splitlines sees lines; a tab separates cells, which a model would run together.
@@ -91,11 +91,13 @@ class _Builder:
     def __init__(self, count: Count, limit_tokens: int) -> None:
         self._count = count
         self._limit_tokens = limit_tokens
+        # More are spaces, or what the model does not know, which counts as little at any length.
+        self._limit_chars = limit_tokens * MOST_CHARS_PER_TOKEN
         self._parts: list[Part] = []
         self._gaps: list[str] = [""]
 
     def _fits(self, text: str) -> bool:
-        return self._count(text) <= self._limit_tokens
+        return len(text) <= self._limit_chars and self._count(text) <= self._limit_tokens
 
     def gap(self, text: str) -> None:
         self._gaps[-1] += text

@@ -56,6 +56,7 @@ class Vocabulary:
         self.begin, self.pad = numbers[_BEGIN], numbers[_PAD]
         self.end, self.unknown = numbers[_END], numbers[_UNKNOWN]
         self._numbers = {piece: at for piece, at in numbers.items() if piece not in _SPECIAL}
+        self._longest = max(map(len, self._numbers), default=1)  # characters of a piece
         self._table = [self._number(at) for at in range(self._pieces.get_piece_size())]
         self._strange = self._pieces.unk_id()
         self._texts = [""] * (max(numbers.values()) + 1)
@@ -112,7 +113,7 @@ class Vocabulary:
     def _spelled(self, piece: str) -> list[int]:
         ids, start = [], 0
         while start < len(piece):
-            ends = range(len(piece), start, -1)
+            ends = range(min(len(piece), start + self._longest), start, -1)
             end = next((end for end in ends if piece[start:end] in self._numbers), start + 1)
             ids.append(self._numbers.get(piece[start:end], self.unknown))
             start = end

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference_worker import protected
-from inference_worker.boundaries import fitting
+from inference_worker.boundaries import MOST_CHARS_PER_TOKEN, fitting
 from inference_worker.segments import split
 
 WIDE = 10_000
@@ -139,7 +139,17 @@ def test_cuts_tear_no_letter_from_its_marks() -> None:
     assert all(piece.startswith("e") for piece in pieces)
 
 
-def test_a_long_line_is_taken_apart_in_little_time() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 2_000,
+        "a" + "\u0301" * 5_000 + " word",
+        "a\u200d" * 5_000,
+        "word " * 200 + " " * 5_000 + f"`{'x' * 5_000}`",
+    ],
+    ids=["words", "marks", "joiners", "spaces"],
+)
+def test_a_long_line_is_taken_apart_in_little_time(text: str) -> None:
     counted = 0
 
     def count(text: str) -> int:
@@ -147,10 +157,18 @@ def test_a_long_line_is_taken_apart_in_little_time() -> None:
         counted += len(text)
         return len(text) // 4 + 2
 
-    text = "word " * 2_000
     segments = split(text, "en", count, 128)
     assert segments.join(segments.sentences, "en") == text
     assert counted < 1_000_000
+
+
+@pytest.mark.parametrize("char", [" ", "\u200b", "\U00012000"])
+def test_no_sentence_is_long_because_the_model_counts_it_as_short(char: str) -> None:
+    """Spaces count as one, and so does a stretch of what the model does not know."""
+    text = f"Hello {char * 9_000} world."
+    segments = split(text, "en", words, 128)
+    assert segments.join(segments.sentences, "en") == text
+    assert max(map(len, segments.sentences)) <= 128 * MOST_CHARS_PER_TOKEN
 
 
 CHARACTERS = "aZ9 é.!?,;:…\"'()[]「」『』（）。、！？あ漢ア한ก।😀<>%{}$@/-*#"
