@@ -107,6 +107,9 @@ class Decoding:
         except Exception as error:
             # The sentence need not be at fault; a broken engine would fail record after record.
             raise EngineBroken("the engine fails on what it translated before") from error
+        if guilty.case.first is not None:  # a second try: no translation of it, but there is one
+            self._outtake.translated([Translated(guilty, (), perf_counter())])
+            return
         drafts = {spot.draft for spot in guilty.spots}
         self._roster.drop(drafts)
         for draft in drafts:

@@ -65,6 +65,10 @@ class Holdings:
         with self._lock:
             return self._open.pop(draft.delivery.place, None) is not None
 
+    def holds(self, draft: Draft) -> bool:
+        """Whether a draft has not ended; that may change at any moment."""
+        return self._open.get(draft.delivery.place) is draft
+
     def drafts(self) -> list[Draft]:
         """The drafts that have not ended."""
         with self._lock:

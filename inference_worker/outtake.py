@@ -1,6 +1,7 @@
 """The last stage of a worker: token ids to text, sentences to records, records to Redis. It has a
 thread and a connection of its own, so that the next step runs while the last one's are written."""
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -9,13 +10,15 @@ from time import perf_counter
 from typing import Protocol
 
 from broker.wire import Completion, Delivery, Details, ErrorCode, Outcome
-from inference_worker.draft import Draft, LanguageModel, Unit, failure
+from inference_worker.draft import Draft, LanguageModel, Spot, Unit, failure
 from inference_worker.engine.protocol import Hypothesis
 from inference_worker.holdings import Holdings
 from inference_worker.memory import SentenceMemory
 from inference_worker.quality.review import Again
 from inference_worker.rate import Rate
 from inference_worker.roster import Roster
+
+log = logging.getLogger(__name__)
 
 _NO_DETAILS = Details()
 
@@ -112,23 +115,24 @@ class Outtake:
     def turn(self, wait_s: float) -> bool:
         """Writes what has been posted, for which it waits up to ``wait_s``; False once ``close``
         was called. Raises BrokerUnavailable only when the consumer gives up."""
-        ends: list[End] = []
-        taken, going_on = 0, True
-        try:
-            posted = self._posted.get(timeout=wait_s) if wait_s > 0 else self._posted.get_nowait()
-            while going_on := posted is not None:
-                taken += 1
-                ends += (end for one in posted or () for end in self._ends(one))
-                posted = self._posted.get_nowait()
-        except queue.Empty:
-            pass
-        self._write(ends)
+        batches = self._batches(wait_s)
+        posted = [batch for batch in batches if batch is not None]
+        self._write([end for batch in posted for one in batch for end in self._ends(one)])
         with self._written:
-            self._unwritten -= taken
+            self._unwritten -= len(posted)
             self._written.notify_all()
         if self._memory:
             self._memory.keep()
-        return going_on
+        return len(posted) == len(batches)
+
+    def _batches(self, wait_s: float) -> list[Sequence[Translated | Draft | End] | None]:
+        """What was posted until now; not what is added meanwhile, so that writing has its turn
+        however fast the engine is."""
+        try:
+            first = self._posted.get(timeout=wait_s) if wait_s > 0 else self._posted.get_nowait()
+        except queue.Empty:
+            return []
+        return [first, *(self._posted.get_nowait() for _ in range(self._posted.qsize()))]
 
     def _ends(self, posted: Translated | Draft | End) -> Sequence[End]:
         if isinstance(posted, End):
@@ -141,28 +145,56 @@ class Outtake:
         ]
 
     def _settle(self, translated: Translated) -> list[Draft]:
-        """Puts a translation where it belongs, unless it is worth a second try; returns the drafts
-        that this concerns."""
+        """Puts a translation where it belongs, but where it is worth a second try and that can be
+        waited for; returns the drafts that this concerns."""
         unit = translated.unit
-        reading = self._model.reviewer.review(unit.case, translated.hypotheses)
-        if isinstance(reading, Again):
-            self._try(unit, reading)
+        try:
+            reading = self._model.reviewer.review(unit.case, translated.hypotheses)
+        except Exception as error:  # one bad translation must not take others along
+            self._give_up(unit, error)
             return []
+        spots = unit.spots
+        if isinstance(reading, Again):
+            spots = self._try(unit, reading)
+            reading = reading.otherwise
         # What there is to say of a translation is said every time: such a one is not remembered.
-        if self._memory and unit.name and reading.clean and not reading.mended:
+        elif self._memory and unit.name and reading.clean and not reading.mended:
             self._memory.note(unit.name, reading.text)
-        for spot in unit.spots:
+        for spot in spots:
             spot.draft.settle_reading(spot.at, reading, translated.ended_s)
-        return list(dict.fromkeys(spot.draft for spot in unit.spots))
+        return list(dict.fromkeys(spot.draft for spot in spots))
 
-    def _try(self, unit: Unit, again: Again) -> None:
-        """Hands a sentence to the engine once more."""
-        unit.case = again.case
-        unit.sentence = replace(unit.sentence, source=again.source, no_repeat_ngram=again.ngram)
-        if any(spot.draft.delivery.attempts > 1 for spot in unit.spots):
-            self._roster.try_apart([unit])
-        else:
-            self._roster.add([unit])
+    def _give_up(self, unit: Unit, error: Exception) -> None:
+        """Fails the records of a sentence whose translation cannot be read."""
+        drafts = {spot.draft for spot in unit.spots}
+        log.error(
+            "a translation cannot be read: %s; of requests %s",
+            *(type(error).__name__, ", ".join(sorted(d.delivery.record.request for d in drafts))),
+        )
+        self._roster.drop(drafts)
+        for draft in drafts:
+            if self._holdings.close(draft):
+                self.fail(draft.delivery, "internal", "The model's translation cannot be read.")
+
+    def _try(self, unit: Unit, again: Again) -> list[Spot]:
+        """Hands a sentence to the engine once more, for those who can wait for it; returns the
+        spots of the others."""
+        patient = [spot for spot in unit.spots if self._can_wait(spot.draft)]
+        others = [spot for spot in unit.spots if spot not in patient]
+        if patient:
+            unit.spots, unit.case = patient, again.case
+            unit.sentence = replace(unit.sentence, source=again.source, no_repeat_ngram=again.ngram)
+            if any(spot.draft.delivery.attempts > 1 for spot in patient):
+                self._roster.try_apart([unit])
+            else:
+                self._roster.add([unit])
+        return others
+
+    def _can_wait(self, draft: Draft) -> bool:
+        """Whether a second try may still be in time for a draft, and somebody wants it."""
+        now_s = perf_counter()
+        least_s = self._rate.from_engine[draft.lane].fast_s(now_s)
+        return self._holdings.holds(draft) and not draft.late(now_s, least_s)
 
     def _write(self, ends: Sequence[End]) -> None:
         """Waits for Redis if need be, and gives up only when told to."""

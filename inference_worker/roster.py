@@ -210,9 +210,10 @@ class Roster:
 
     def bisect(self) -> Unit | None:
         """After a failed step, with an emptied engine: makes a trial of either half of what was
-        inside, or returns the only sentence it can have been."""
+        inside, or returns the only sentence it can have been. What was dropped during the step was
+        inside too: who is left may be innocent."""
         with self._lock:
-            units = list(self.inside.values())
+            units, alone = list(self.inside.values()), not self._gone
             self.inside.clear()
             self._busy.clear()
             self._named.clear()  # nothing joins what may be guilty
@@ -221,7 +222,7 @@ class Roster:
                 self._trying = False
                 if not self._trials[0]:
                     self._trials.popleft()
-            if len(units) == 1:
+            if alone and len(units) == 1:
                 return units[0]
             middle = len(units) // 2
             halves = [deque(units[middle:]), deque(units[:middle])]

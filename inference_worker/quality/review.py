@@ -64,11 +64,12 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """One more try: the case to judge it by, and what the engine is given."""
+    """One more try: the case to judge it by, what the engine is given, and what is kept without."""
 
     case: Case
     source: tuple[int, ...]
     ngram: int
+    otherwise: Reading
 
 
 class Reviewer:
@@ -133,21 +134,21 @@ class Reviewer:
         if len(encoded.ids) > self._most_tokens:
             return None
         second = replace(case, unknown=encoded.unknown, first=reading, tried=tried)
-        return Again(second, encoded.ids, tried.ngram)
+        return Again(second, encoded.ids, tried.ngram, reading)
 
     def _in_pieces(self, case: Case, kept: Reading) -> Again | None:
         """What is tried at last if placeholders or addresses are still lost."""
         pieces = cut(case.source, case.languages[1]) if kept.findings.keys() & LOST else None
         if pieces is None:
             return None
-        return self._piece(replace(case, first=kept, tried=None, unknown=0), pieces)
+        return self._piece(replace(case, first=kept, tried=None, unknown=0), pieces, kept)
 
-    def _piece(self, case: Case, pieces: Pieces) -> Again | None:
+    def _piece(self, case: Case, pieces: Pieces, otherwise: Reading) -> Again | None:
         encoded = self._vocabulary.encode(pieces.next or "", case.languages[0])
         if len(encoded.ids) > self._most_tokens:
             return None
-        unknown = case.unknown + encoded.unknown
-        return Again(replace(case, pieces=pieces, unknown=unknown), encoded.ids, NGRAM)
+        case = replace(case, pieces=pieces, unknown=case.unknown + encoded.unknown)
+        return Again(case, encoded.ids, NGRAM, otherwise)
 
     def _next_piece(
         self, case: Case, pieces: Pieces, hypotheses: Sequence[Hypothesis]
@@ -160,7 +161,7 @@ class Reviewer:
             return case.first
         pieces = pieces.translated(piece.text, piece.score)
         if pieces.next is not None:
-            return self._piece(case, pieces) or case.first
+            return self._piece(case, pieces, case.first) or case.first
         findings = self._examine(case, pieces.joined)
         if case.unknown:
             findings["unknown"] = case.unknown

@@ -1,10 +1,11 @@
 """What a worker talks to, in memory: a broker that keeps its promises, and leases that count."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from broker.errors import BrokerUnavailable
+from broker.memory import Name
 from broker.wire import LANES, Completion, Delivery, Lane, Outcome, Record, Verdict, WorkerEntry
 
 Place = tuple[str, str]
@@ -128,3 +129,20 @@ class Held:
     def check(self) -> None:
         if self.dead:
             raise RuntimeError("the lease thread is dead")
+
+
+class Shelf:
+    """The translation memory's methods over a dictionary."""
+
+    def __init__(self) -> None:
+        self.held: dict[Name, str] = {}
+        self.asked: list[int] = []
+        self.kept: list[int] = []
+
+    def find(self, names: Collection[Name]) -> dict[Name, str]:
+        self.asked.append(len(names))
+        return {name: self.held[name] for name in names if name in self.held}
+
+    def keep(self, translations: Mapping[Name, str]) -> None:
+        self.kept.append(len(translations))
+        self.held |= translations

@@ -1,6 +1,6 @@
 """The translation memory in a worker: what it names, recalls and keeps, and who joins whom."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,26 +18,9 @@ from inference_worker.memory import SentenceMemory
 from inference_worker.quality.review import SelfCheck
 from inference_worker.tokens import Vocabulary
 from tests.inference_worker.engines import Echo, raising
-from tests.inference_worker.parties import Broker
+from tests.inference_worker.parties import Broker, Shelf
 from tests.inference_worker.test_worker import Stage
 from tests.redis_server import RedisServer
-
-
-class Shelf:
-    """A store in memory."""
-
-    def __init__(self) -> None:
-        self.held: dict[Name, str] = {}
-        self.asked: list[int] = []
-        self.kept: list[int] = []
-
-    def find(self, names: Collection[Name]) -> dict[Name, str]:
-        self.asked.append(len(names))
-        return {name: self.held[name] for name in names if name in self.held}
-
-    def keep(self, translations: Mapping[Name, str]) -> None:
-        self.kept.append(len(translations))
-        self.held |= translations
 
 
 @pytest.fixture

@@ -184,6 +184,19 @@ def test_bisection_ends_at_the_guilty_sentence(draft: Maker) -> None:
     assert steps <= 7
 
 
+def test_who_is_left_of_a_failed_step_may_be_innocent(draft: Maker) -> None:
+    """Its neighbour was dropped while the step ran, and may have been the guilty one."""
+    roster = Roster(4)
+    dropped, left = draft(1), draft(1)
+    roster.add([*dropped.units, *left.units])
+    assert len(roster.admit(4)) == 2
+    roster.drop({dropped})
+    assert roster.bisect() is None
+    assert roster.admit(4) == left.units
+    assert roster.bisect() is left.units[0]
+    assert not roster.trying
+
+
 def test_a_failed_trial_is_bisected_before_what_follows_it(draft: Maker) -> None:
     roster = Roster(2)
     first, second = draft(3), draft(1)

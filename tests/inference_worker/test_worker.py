@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import deque
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +24,7 @@ from inference_worker.quality.review import SelfCheck
 from inference_worker.tokens import Vocabulary
 from inference_worker.worker import Worker
 from tests.inference_worker.engines import Echo, raising
-from tests.inference_worker.parties import Broker, Held
+from tests.inference_worker.parties import Broker, Held, Shelf
 
 HEARTBEAT_S = 5.0
 RECLAIM_S = 4.0
@@ -226,6 +227,49 @@ def test_a_record_may_be_cancelled_between_two_tries(vocabulary: Vocabulary) -> 
     assert len(stage.broker.outcomes) == 1
 
 
+def test_a_second_try_that_the_engine_cannot_do_costs_nothing(vocabulary: Vocabulary) -> None:
+    stage, engine = checking(vocabulary, "retry", tries=9)
+    engine.fault = raising(pieces(vocabulary, "Born in 23."))
+    (record,) = stage.broker.add("Born in 1987. Oh.")
+    stage.settle([record])
+    assert stage.broker.texts([record]) == ["Born in 7. Oh."]
+    details = stage.broker.outcomes[record.place].details
+    assert details is not None
+    assert details.warnings == [warning("lost_number", 1, 2)]
+
+
+def test_who_cannot_wait_for_a_second_try_gets_the_first(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two who wait for the same sentence, the other one still gets the better translation."""
+    monkeypatch.setattr(outtake, "perf_counter", lambda: perf_counter() + 2.0)
+    model = LanguageModel("small", "r1", vocabulary, 64, max_length=200, self_check="retry")
+    engine, shelf = Forgetful(vocabulary, tries=1), Shelf()
+    stage = Stage(model, engine, SentenceMemory(shelf, model))
+    hurried = stage.broker.add("Born in 1987.", deadline_ms=2_250)  # a second after it is read
+    patient = stage.broker.add("Born in 1987.")
+    stage.settle(hurried + patient)
+    assert stage.broker.texts(hurried + patient) == ["Born in 7.", "Born in 1987."]
+    said = [stage.broker.outcomes[one.place].details for one in hurried + patient]
+    assert [one and one.warnings for one in said] == [
+        [warning("lost_number", 1, 1)],
+        [warning("mended", 1, 1)],
+    ]
+    assert shelf.held == {}
+
+
+def test_what_nobody_wants_any_more_is_not_tried_again(vocabulary: Vocabulary) -> None:
+    stage, engine = checking(vocabulary, "retry", tries=9)
+    (record,) = stage.broker.add("Born in 1987.")
+    stage.worker.intake.turn(stage.now_s)
+    stage.worker.decoding.turn(0.0)
+    stage.broker.verdicts[record.place] = "cancelled"
+    stage.worker.intake.turn(stage.now_s + HEARTBEAT_S)  # while its translation is being judged
+    stage.turn(3)
+    assert stage.broker.codes([record]) == ["cancelled"]
+    assert len(engine.seen) == 1
+
+
 # ── What fails ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -237,6 +281,21 @@ def test_an_unknown_language_fails_its_record_alone(stage: Stage) -> None:
 
 def test_a_text_that_cannot_be_encoded_fails_its_record_alone(stage: Stage) -> None:
     records = stage.broker.add("One.", "Two \ud800.", "Three.")
+    stage.settle(records)
+    assert stage.broker.codes(records) == [None, "internal", None]
+
+
+class Speechless(Echo):
+    """Has no hypothesis for what it is given second."""
+
+    def step(self) -> list[Finished]:
+        finished = super().step()
+        return [replace(one, hypotheses=()) if one.key == 2 else one for one in finished]
+
+
+def test_a_translation_that_cannot_be_read_fails_its_record_alone(model: LanguageModel) -> None:
+    stage = Stage(model, Speechless())
+    records = stage.broker.add("One.", "Two. And more.", "Three.")
     stage.settle(records)
     assert stage.broker.codes(records) == [None, "internal", None]
 
