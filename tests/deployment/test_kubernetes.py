@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from api.documents import EXAMINED_AT_ONCE
 from api.metrics import Metrics
 from broker import users
+from broker.documents import DocumentSettings
 from broker.keys import Keys
 from broker.wire import LANES, Load
 from tests.deployment import rendered, settings, tools
@@ -347,6 +349,20 @@ def test_requests_stay_within_limits(name: str) -> None:
             resources = container["resources"]
             for kind in ("cpu", "memory"):
                 assert amount(resources["requests"][kind]) <= amount(resources["limits"][kind])
+
+
+@pytest.mark.parametrize(
+    ("tier", "at_once"), [("dragoman-api", EXAMINED_AT_ONCE), ("dragoman-documents", 1)]
+)
+def test_there_is_memory_to_take_documents_apart(name: str, tier: str, at_once: int) -> None:
+    (workload,) = (w for w in workloads(name) if w["metadata"]["name"] == tier)
+    (container,) = pod(workload)["containers"]
+    read = settings.read(tier, environment(name, container))
+    (documents,) = (made for made in read if isinstance(made, DocumentSettings))
+    resources = container["resources"]
+    own = amount(resources["requests"]["memory"])
+    apart = at_once * documents.parse_memory_mib * 2**20
+    assert amount(resources["limits"]["memory"]) >= own + apart
 
 
 def test_the_device_plugin_alone_decides_about_gpus(name: str) -> None:
