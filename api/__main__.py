@@ -2,13 +2,14 @@
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from api.process import bind, run
+from api.process import STOP_SIGNALS, bind, run
 from api.settings import ApiSettings
 from api.supervisor import Supervisor
 from broker import functions, logs
@@ -71,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Dragoman's HTTP tier: takes requests in and hands them to the broker.",
     )
     logs.configure(settings.log_level)
+    # Until it serves: the first process of a container ignores a signal that it has no handler for.
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         check_exposure(settings.host, keys)
         if keys.key_secret_file:

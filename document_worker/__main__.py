@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Translates the documents that the API has taken.",
     )
     logs.configure(settings.log_level)
+    # Until RQ has its own: the first process of a container ignores a signal without a handler.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         _awaited(lambda: functions.init(broker), settings.connect_s)
         connection = connect_queue(broker, shared)
