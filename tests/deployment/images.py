@@ -1,24 +1,27 @@
 """Images for the end-to-end test: ours, and on an engine without a registry what they stand on.
 
-There the base is a Debian made by mmdebstrap, pip finds its wheels inside the base, and Redis and
-the load balancer are the ones of a Python package and of Debian.
+There the base is a Debian made by mmdebstrap, pip finds the locked wheels inside the base, and
+Redis and the load balancer are the ones of a Python package and of Debian.
 """
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tomllib
 from pathlib import Path
+
+from packaging.markers import Marker
 
 from tests.deployment.engine import run
 
 ROOT = Path(__file__).resolve().parents[2]
 TIERS = {"api": "api", "inference_worker": "worker", "document_worker": "documents"}
 SUITE = "bookworm"
+PYTHON = "3.11.2"  # of that suite
+_PINNED = re.compile(r"(\S+==\S+)(?: ; (.+))? (\\)")
 
-# Of the interpreter that Debian ships, which is older than the one that asks for the wheels.
-OLDER_PYTHON = ["async-timeout>=4.0.3"]
 SERVICES = """\
 FROM {base}
 COPY valkey-server /usr/local/bin/valkey-server
@@ -49,18 +52,40 @@ def fetch(cache: Path) -> None:
 
 
 def _fetch_wheels(folder: Path) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["api"], *extras["cpu"], *extras["documents"]]
-    wanted += ["setuptools>=77", "wheel", "pip", *OLDER_PYTHON]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    tools: list[str] = project["build-system"]["requires"]
+    locks = [
+        pinned(lock.read_text(encoding="ascii")) for lock in (ROOT / "requirements").glob("*.lock")
+    ]
     stamp = folder / ".wanted"
-    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([*tools, *sorted(locks)]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    run([sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), *wanted])
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
+    download += ["--only-binary=:all:", f"--python-version={PYTHON}"]
+    run([*download, *tools])
+    for lock in locks:
+        wanted = folder / "lock.txt"
+        wanted.write_text(lock, encoding="ascii")
+        run([*download, "--no-deps", "--require-hashes", "--requirement", str(wanted)])
+        wanted.unlink()
     stamp.write_text(digest)
+
+
+def pinned(lock: str) -> str:
+    """Those lines of a lock file that concern Debian's interpreter, without their conditions: pip
+    would hold these to the interpreter that it runs on."""
+    there = {"python_full_version": PYTHON, "python_version": PYTHON.rpartition(".")[0]}
+    kept, wanted = [], False
+    for line in lock.splitlines():
+        if found := _PINNED.fullmatch(line):
+            wanted = not found[2] or Marker(found[2]).evaluate(there)
+            line = f"{found[1]} {found[3]}"
+        if wanted:
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
 def build_private(cache: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployment import settings, tools
-from tests.deployment.images import TIERS
+from tests.deployment.images import TIERS, pinned
 
 PROJECT = tomllib.loads((tools.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = {
@@ -73,6 +73,20 @@ def test_the_wheel_is_installed_with_its_tier_alone(dockerfile: Path) -> None:
     assert "pip install --no-deps /tmp/dist/dragoman-*.whl" in text
 
 
+def test_tiers_without_a_model_are_built_alike() -> None:
+    """Two files, each of which can be read alone: as two targets of one, an engine without BuildKit
+    would build the one for the sake of the other."""
+    built = {}
+    for folder, name in TIERS.items():
+        text = (tools.ROOT / folder / "Dockerfile").read_text(encoding="utf-8")
+        stage = text[text.index("# BASE:") : text.index("LABEL")]
+        (lock,) = EXTRAS[folder] - {"worker"}
+        built[name] = stage.replace(f"{lock}.lock", "LOCK")
+        without = "rm -r models/small" in stage
+        assert without is (name != "worker"), folder
+    assert built["api"] == built["documents"]
+
+
 def test_only_a_gpu_worker_installs_torch() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     with_torch = {name for name, needs in extras.items() if any("torch" in need for need in needs)}
@@ -84,3 +98,14 @@ def test_the_engine_is_sent_every_package() -> None:
     named = PROJECT["tool"]["setuptools"]["package-dir"]
     for package in PROJECT["tool"]["setuptools"]["packages"]:
         assert f"!{named.get(package, package.split('.')[0])}" in sent, package
+
+
+def test_the_private_engines_wheels_are_the_locked_ones() -> None:
+    lock = (
+        "one==1.0 \\\n    --hash=sha256:11\n"
+        "two==2.0 ; python_full_version < '3.11.3' \\\n    --hash=sha256:22\n"
+        "three==3.0 ; python_full_version >= '3.12' \\\n    --hash=sha256:33\n"
+    )
+    assert pinned(lock) == (
+        "one==1.0 \\\n    --hash=sha256:11\ntwo==2.0 \\\n    --hash=sha256:22\n"
+    )
