@@ -7,94 +7,33 @@ again. Exit status: 0, nothing was lost; 1, something was; 3, no engine can be h
 
 import asyncio
 import os
-import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import httpx
 
+from broker import users
 from tests.deployment import engine, images
 from tests.deployment.engine import run
 from tests.deployment.load import Callers, Tally
+from tests.deployment.stack import LOOKER, PROJECT, URL, Stack, inspect
 
 MODULE = "tests.deployment.e2e"
-PROJECT = "dragoman-e2e"
 NETWORK = f"{PROJECT}_default"
 CACHE = images.ROOT / "build" / "e2e"
-URL = "http://127.0.0.1:9527"
 NO_ENGINE = 3
 READY_S = 240
 LOAD_S = 10  # between two injuries
-HURT_S = 25  # longer than a lease, so that others take the records over
-ANSWERED = re.compile(
-    r'^dragoman_http_requests_total\{method="POST",route="/translation",status="200"\} (\S+)$', re.M
-)
-GET_METRICS = "import urllib.request as r; print(r.urlopen('{url}/metrics').read().decode())"
-# What every image promises, checked inside it.
-PROMISES = """
-import os, pathlib, sys
-from importlib.util import find_spec
-assert os.getuid() == 10001 and os.getgid() == 10001, "runs as somebody else"
-assert sys.flags.safe_path, "imports from the working directory"
-assert "site-packages" in find_spec("broker").origin, "does not run the installed wheel"
-try:
-    pathlib.Path("/opt/dragoman/written").touch()
-except OSError:
-    pass
-else:
-    raise AssertionError("can write to itself")
-assert find_spec("torch") is None, "has torch"
-"""
-
-
-class Stack:
-    """The compose project under test."""
-
-    def __init__(self) -> None:
-        self._command = [*engine.compose(), "--project-name", PROJECT, "--file", "compose.yaml"]
-
-    def compose(self, *arguments: str, quiet: bool = False) -> str:
-        return run([*self._command, *arguments], cwd=images.ROOT, quiet=quiet)
-
-    def up(self, workers: int, api: int) -> None:
-        scales = ["--scale", f"worker={workers}", "--scale", f"api={api}"]
-        self.compose("up", "--detach", "--no-build", *scales)
-
-    def down(self) -> None:
-        self.compose("down", "--volumes", "--timeout", "60")
-
-    def containers(self, service: str) -> list[str]:
-        return self.compose("ps", "--quiet", service, quiet=True).split()
-
-    def healthy(self, service: str, count: int) -> bool:
-        form = "{{.State.Health.Status}}"
-        states = [
-            run(["docker", "inspect", "--format", form, container], quiet=True).strip()
-            for container in self.containers(service)
-        ]
-        return states.count("healthy") == count
-
-    def answered(self) -> list[int]:
-        """How many translations each API container has answered."""
-        code = GET_METRICS.format(url=URL)
-        counts = []
-        for container in self.containers("api"):
-            shown = run(["docker", "exec", container, "python", "-c", code], quiet=True)
-            found = ANSWERED.search(shown)
-            counts.append(int(float(found[1])) if found else 0)
-        return counts
-
-    def check_promises(self) -> None:
-        for service in ("api", "worker", "documents"):
-            container = self.containers(service)[0]
-            run(["docker", "exec", container, "python", "-c", PROMISES], quiet=True)
-
-    def logs(self) -> str:
-        return self.compose("logs", "--no-color", "--tail", "40", quiet=True)
+HURT_S = 25  # longer than a lease, so that others take the work over
+GUARDED_S = 30
+STOP_S = 45  # as compose.yaml has it
 
 
 async def until(predicate: Callable[[], bool], what: str) -> None:
@@ -110,13 +49,21 @@ def step(text: str) -> None:
     print(f"\n{text}", flush=True)
 
 
-async def scenario(stack: Stack) -> Tally:
-    """Starts small, then scales both tiers and hurts three workers, all of it under load."""
-    step("up: 2 workers, 1 API container")
-    await asyncio.to_thread(stack.up, 2, 1)
-    await until(lambda: stack.healthy("worker", 2), "two healthy workers")
-    await until(lambda: stack.healthy("documents", 1), "a healthy document worker")
-    await until(lambda: ready(2), "a balancer that has found an API container")
+async def started(stack: Stack, **counts: int) -> None:
+    """Returns once all of it is healthy and can be reached, and says how long that took."""
+    step("up: " + ", ".join(f"{count} {service}" for service, count in counts.items()))
+    await asyncio.to_thread(stack.up, **counts)
+    for service, count in counts.items():
+        await until(partial(stack.healthy, service, count), f"healthy: {count} {service}")
+    await until(lambda: ready(counts["worker"]), "a balancer that has found an API container")
+    for service in counts:
+        shown = ", ".join(f"{took:.1f}" for took in stack.started_s(service))
+        print(f"  {service}: ready {shown} s after the start of its container", flush=True)
+
+
+async def hurtful(stack: Stack) -> Tally:
+    """Starts small, then scales the tiers and hurts their containers, all of it under load."""
+    await started(stack, api=1, worker=2, documents=1)
     await asyncio.to_thread(stack.check_promises)
     callers = Callers(URL, secrets.token_hex(4))
     load = asyncio.create_task(callers.run())
@@ -129,14 +76,45 @@ async def scenario(stack: Stack) -> Tally:
     return tally
 
 
+async def guarded(stack: Stack) -> Tally:
+    """Keys for the callers, and for each tier a Redis user that may no more than it must."""
+    await started(stack, api=2, worker=2, documents=1)
+    key = await asyncio.to_thread(stack.new_key, "acme")
+    if (answer := httpx.post(f"{URL}/translation", json={})).status_code != 401:
+        raise RuntimeError(f"without a key: {answer.status_code} {answer.text}")
+    callers = Callers(URL, secrets.token_hex(4), key)
+    load = asyncio.create_task(callers.run())
+    await asyncio.sleep(GUARDED_S)
+    callers.stop()
+    tally = await load
+    await until(idle, "nothing outstanding, no dead letters")
+    if refused := await asyncio.to_thread(stack.refused):
+        raise RuntimeError(f"Redis refused its users what they need: {refused}")
+    return tally
+
+
+def make_secrets(folder: Path) -> None:
+    """What compose.secure.yaml reads, made as docs/deployment.md has it, and somebody who may look
+    at what Redis refuses."""
+    shutil.rmtree(folder, ignore_errors=True)
+    users.write(folder)
+    (folder / "key-secret").write_text(secrets.token_urlsafe(48), encoding="ascii")
+    with (folder / users.ACL_FILE).open("a", encoding="ascii") as acl:
+        acl.write(f"user {LOOKER} on nopass resetkeys resetchannels -@all +acl|log\n")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    os.environ["DRAGOMAN_SECRETS"] = str(folder)
+
+
 async def hurt(stack: Stack) -> None:
     """The injuries; every one leaves time for work that is to be lost, if any is."""
-    step("scale to 4 workers and 2 API containers")
-    await asyncio.to_thread(stack.up, 4, 2)
+    step("scale to 4 workers, 2 API containers and 2 document workers")
+    await asyncio.to_thread(stack.up, worker=4, api=2, documents=2)
     await until(lambda: ready(4), "four workers that the API knows")
+    await until(lambda: stack.healthy("documents", 2), "two healthy document workers")
     await until(lambda: min(stack.answered(), default=0) > 0, "two API containers that answer")
     await asyncio.sleep(LOAD_S)
-    killed, paused, cut = stack.containers("worker")[:3]
+    killed, paused, cut, told = stack.containers("worker")
     step("kill a worker")
     await docker("kill", killed)
     await asyncio.sleep(HURT_S)
@@ -148,14 +126,30 @@ async def hurt(stack: Stack) -> None:
     await docker("network", "disconnect", NETWORK, cut)
     await asyncio.sleep(HURT_S)
     await docker("network", "connect", NETWORK, cut)
-    await asyncio.sleep(LOAD_S)
+    step("kill a document worker")
+    await docker("kill", stack.containers("documents")[0])
+    await asyncio.sleep(HURT_S)
     counts = await asyncio.to_thread(stack.answered)
     print(f"  translations answered by each API container: {counts}", flush=True)
     if len(counts) != 2 or not all(counts):
         raise RuntimeError("the load balancer does not reach every API container")
-    step("scale down to 1 worker and 1 API container")
-    await asyncio.to_thread(stack.up, 1, 1)
+    step("stop one container of each tier, as an update does")
+    for container in (stack.containers("api")[0], told, stack.containers("documents")[-1]):
+        await asyncio.to_thread(stop, container)
     await asyncio.sleep(LOAD_S)
+    step("scale down to one container of each tier")
+    await asyncio.to_thread(stack.up, worker=1, api=1, documents=1)
+    await asyncio.sleep(LOAD_S)
+
+
+def stop(container: str) -> None:
+    """Tells a container to stop; raises unless it drains in time and ends well."""
+    began = time.monotonic()
+    run(["docker", "stop", "--time", str(STOP_S), container])
+    status, took = inspect(container, "State.ExitCode"), time.monotonic() - began
+    print(f"  {inspect(container, 'Name')}: ended with {status} after {took:.1f} s", flush=True)
+    if status != "0":
+        raise RuntimeError(f"a container that was told to stop ended with {status}")
 
 
 async def docker(*arguments: str) -> None:
@@ -176,24 +170,23 @@ def idle() -> bool:
 
 
 def report(tally: Tally) -> int:
-    """Prints what happened; the exit status."""
-    step("images")
-    for name, size in images.sizes().items():
-        print(f"  {name:20} {size}")
+    """Prints what became of the requests; the exit status."""
     step("requests")
     print(
         f"  {tally.sent} sent, {tally.answered} answered with all of their texts"
-        f" ({tally.records} records), {tally.lost} lost\n"
-        f"  {tally.retries} repeated by their callers, slowest {tally.slowest_s:.1f} s"
+        f" ({tally.records} records), slowest in {tally.slowest_s:.1f} s\n"
+        f"  {tally.documents_sent} documents sent, {tally.documents_answered} came back whole"
+        f" ({tally.lines} lines), slowest in {tally.slowest_document_s:.1f} s\n"
+        f"  {tally.lost} lost, {tally.retries} calls repeated by their callers"
     )
     for line in tally.wrong[:20]:
         print(f"  {line}")
-    return 1 if tally.lost or not tally.answered else 0
+    return 1 if tally.lost or not (tally.answered and tally.documents_answered) else 0
 
 
-def run_stack() -> int:
-    """Runs the scenario on the engine that DOCKER_HOST names; the exit status."""
-    stack = Stack()
+def run_stack(scenario: Callable[[Stack], Awaitable[Tally]], *files: str) -> int:
+    """Runs a scenario on the engine that DOCKER_HOST names; the exit status."""
+    stack = Stack(*files)
     stack.down()  # of a run that was broken off
     try:
         tally = asyncio.run(scenario(stack))
@@ -205,16 +198,27 @@ def run_stack() -> int:
     return report(tally)
 
 
+def run_all() -> int:
+    step("images")
+    for name, size in images.sizes().items():
+        print(f"  {name:20} {size}")
+    make_secrets(CACHE / "secrets")
+    return max(
+        run_stack(hurtful, "compose.yaml"),
+        run_stack(guarded, "compose.yaml", "compose.secure.yaml"),
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     try:
         if os.environ.get(engine.INSIDE):
             with engine.private(CACHE / "engine"):
                 images.build_private(CACHE)
-                return run_stack()
+                return run_all()
         engine.compose()
         if engine.answers():
             images.build([])
-            return run_stack()
+            return run_all()
         engine.check_private()
     except engine.Unavailable as error:
         print(f"The containers cannot be tested here: {error}", file=sys.stderr)
