@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 14
+local REVISION = 15
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -92,7 +92,8 @@ local function measure_rate(load, model, cost, full, now)
   local drained = redis.call('HINCRBY', load, 'drained:' .. model, cost)
   local fields = redis.call('HMGET', load, 'since:' .. model, 'busy:' .. model, 'rate:' .. model,
     'full:' .. model)
-  local busy = number(fields[2], 0) + now - number(fields[1], now)
+  -- A clock that was set back, as by a failover, measures nothing.
+  local busy = number(fields[2], 0) + math.max(0, now - number(fields[1], now))
   if busy >= RATE_SAMPLE_MS then
     local sample, rate, measured = drained * 1000 / busy, number(fields[3], nil), number(fields[4], 0)
     if not rate or (measured == 0 and full and sample > rate) then
@@ -243,8 +244,10 @@ local function submit(keys, args)
       if earlier and earlier ~= args[17] then return {'joined', earlier, outstanding, '', ''} end
     elseif earlier then
       local earlier_id, fingerprint = string.match(earlier, '^(%S+) (.*)$')
-      local verdict = fingerprint == args[15] and 'duplicate' or 'conflict'
-      return {verdict, earlier_id, outstanding, '', ''}
+      if earlier_id ~= id then -- else this very request was lost, and is queued again
+        local verdict = fingerprint == args[15] and 'duplicate' or 'conflict'
+        return {verdict, earlier_id, outstanding, '', ''}
+      end
     end
   end
   local cost, costs = 0, {}
@@ -265,17 +268,18 @@ local function submit(keys, args)
 
   local head = '{"request":"' .. id .. '","accepted_ms":' .. string.format('%d', now)
     .. ',"deadline_ms":' .. string.format('%d', deadline) .. ',"index":'
-  local score, members = base, {}
+  local score, added, members = base, 0, {}
   for i, size in ipairs(costs) do
     score = score + size / weight
     members[#members + 1] = exact(score)
     members[#members + 1] = head .. string.format('%d', i - 1) .. ',' .. args[RECORDS - 1 + i]
-    if #members >= 512 then
-      redis.call('ZADD', backlog, unpack(members))
+    if #members >= 512 or i == #costs then
+      added = added + redis.call('ZADD', backlog, unpack(members))
       members = {}
     end
   end
-  if #members > 0 then redis.call('ZADD', backlog, unpack(members)) end
+  -- Lost and queued again within the same millisecond, its last records may be there already.
+  for i = added + 1, #costs do cost = cost - costs[i] end
   redis.call('HSET', load, tag, exact(score), all, outstanding + cost, laned, lane_cost + cost,
     owned, own_cost + cost)
   -- Idle until now: idle time must not count as slow draining.

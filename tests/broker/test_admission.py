@@ -286,3 +286,21 @@ async def test_time_without_a_worker_does_not_make_the_rate_small(
     assert rate is not None
     assert rate > 700
     consumer.close()
+
+
+async def test_a_clock_that_is_set_back_does_not_stop_the_measuring(
+    producer: Producer, broker_settings: BrokerSettings, redis_server: RedisServer
+) -> None:
+    """As after a failover to a server whose clock is behind."""
+    consumer = worker(broker_settings, 4)
+    measured(redis_server, rate=1_000_000)
+    await producer.submit(texts(producer, "a", ["x"] * 100))
+    in_an_hour = int(redis_server.client.time()[0]) * 1000 + 3_600_000
+    redis_server.client.hset(LOAD, f"since:{MODEL}", in_an_hour)
+    serve(consumer, 4)
+    redis_server.client.hincrbyfloat(LOAD, f"busy:{MODEL}", 20_000)
+    serve(consumer, 4)
+    rate = (await producer.load(MODEL)).drain_rate
+    assert rate is not None
+    assert rate < 200_000
+    consumer.close()

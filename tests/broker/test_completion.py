@@ -1,13 +1,17 @@
 """One call completes records of many requests: each must count for itself."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
+from broker import admission, functions
 from broker.consumer import Consumer
 from broker.keys import GROUP, Keys
 from broker.producer import Producer
-from broker.wire import Completion, Failure, Outcome
-from tests.broker.parties import MODEL, answers, submission
+from broker.wire import LANES, Completion, Failure, Outcome, Record
+from tests.broker.parties import MODEL, answers, serve, submission
 from tests.redis_server import RedisServer
 
 KEYS = Keys("0")
@@ -118,6 +122,47 @@ async def test_a_record_that_is_there_twice_counts_once(
     assert view is not None
     assert (view[0].state, view[0].done, view[0].succeeded) == ("done", 2, 2)
     assert [view[1][i].text for i in range(2)] == ["first", "two"]
+    assert loads(redis_server) == {}
+
+
+async def test_a_request_that_is_queued_again_within_a_millisecond_costs_what_is_queued(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    """Its records in the backlog are then the same as those that come anew."""
+    request = submission(producer, ["x" * (i + 1) for i in range(1_000)], lane="bulk")
+    now = datetime.now(UTC)
+    names = admission.names(request, KEYS, now)
+    told = admission.arguments(request, producer.settings, "api-1", "", True, now)
+    call = ("FCALL", functions.name("submit"), len(names), *names, *told)
+    with redis_server.client.pipeline(transaction=True) as pipe:  # one after the other at once
+        pipe.execute_command(*call).delete(names[0]).execute_command(*call)
+        first, _, second = pipe.execute()
+    assert first[0] == second[0] == b"accepted"
+    backlog = redis_server.client.zrange(KEYS.backlog(MODEL, "bulk"), 0, -1)
+    window = redis_server.client.xrange(KEYS.queue(MODEL, "bulk"))
+    records = [*backlog, *(fields[b"record"] for _, fields in window)]
+    cost = sum(msgspec.json.decode(record, type=Record).cost for record in records)
+    assert set(loads(redis_server).values()) == {cost}
+    while serve(consumer, 256):
+        pass
+    assert loads(redis_server) == {}
+
+
+async def test_what_is_read_again_because_its_group_was_destroyed_counts_once(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    for lane in LANES:
+        await producer.submit(submission(producer, ["one", "two"], lane=lane))
+    deliveries = consumer.read(8, 8, 0)
+    for lane in LANES:
+        redis_server.client.xgroup_destroy(KEYS.queue(MODEL, lane), GROUP)
+    assert consumer.read(8, 8, 0) == []  # makes the groups again
+    again = consumer.read(8, 8, 0)
+    assert len(again) == len(deliveries) == 4
+    assert consumer.complete(answers(deliveries[:3])) == 3
+    assert consumer.complete(answers(again)) == 1
+    assert consumer.complete(answers(deliveries)) == 0
+    assert left(redis_server) == 0
     assert loads(redis_server) == {}
 
 
