@@ -124,6 +124,12 @@ def rate(tenant: str, limit: str) -> str:
     return f"dragoman:{{tenants}}:rate:{tenant}:{limit}"
 
 
+def entry_order(entry: str) -> tuple[int, int]:
+    """What the ids of a stream's entries, ``milliseconds-number``, are in order by."""
+    milliseconds, _, number = entry.partition("-")
+    return int(milliseconds), int(number or 0)
+
+
 @cache
 def shard_keys(shards: int) -> tuple[Keys, ...]:
     """The keys of every shard, in shard order."""

@@ -14,7 +14,7 @@ from broker import admission, functions
 from broker.coalescer import Coalescer
 from broker.connection import connect_async, reaching_redis
 from broker.errors import BrokerUnavailable
-from broker.keys import Keys, new_request_id, shard_keys, shard_of
+from broker.keys import Keys, entry_order, new_request_id, shard_keys, shard_of
 from broker.settings import BrokerSettings
 from broker.wire import (
     LANES,
@@ -297,8 +297,8 @@ class Producer:
 
     async def forget(self, keys: Keys, cursor: str) -> None:
         """Drops the news of this process up to the entry ``cursor``, which it has read."""
-        milliseconds, _, number = cursor.partition("-")
-        after = f"{milliseconds}-{int(number or 0) + 1}"
+        milliseconds, number = entry_order(cursor)
+        after = f"{milliseconds}-{number + 1}"
         with reaching_redis():
             await self._redis.execute("XTRIM", keys.reply(self.process), "MINID", after)
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from broker.connection import connect_async, reaching_redis
-from broker.errors import BrokerError
+from broker.errors import BrokerError, IdempotencyConflict
 from broker.exchange import Exchange, packed
-from broker.keys import Keys, shard_keys
+from broker.keys import Keys, entry_order, shard_keys
 from broker.producer import Producer
 from broker.wire import TERMINAL, Ending, Outcome, State, Submission
 
@@ -181,7 +181,7 @@ class Waiter:
         """Keeps the stream alive, drops what has been read, since texts are among it, and rewinds a
         cursor that is ahead of a server which has lost its newest entries."""
         last = await self._producer.listen(keys)
-        if _entry_order(last) < _entry_order(cursor):
+        if entry_order(last) < entry_order(cursor):
             return "0"
         await self._producer.forget(keys, cursor)
         return cursor
@@ -218,27 +218,28 @@ class Waiter:
             found = await asyncio.gather(
                 *(self._producer.status(watch.tenant, watch.request_id) for watch in part)
             )
+            lost = []
             for watch, status in zip(part, found, strict=True):
                 if status is None and watch.submission is not None:
-                    await self._submit_again(watch, watch.submission, now)
+                    lost.append(self._submit_again(watch, watch.submission, now))
                 elif status is None or status.finished:
                     watch.tell(ended=True)
+            for error in await asyncio.gather(*lost, return_exceptions=True):
+                if error:
+                    raise error
 
     async def _submit_again(self, watch: Watch, submission: Submission, now: float) -> None:
         spent_ms = int((now - watch.registered) * 1000)
-        await self._producer.submit(
-            msgspec.structs.replace(
-                # Its own caller waits for this id: it must not join another one now.
-                submission,
-                deadline_ms=max(1, submission.deadline_ms - spent_ms),
-                join="",
-            ),
-            refusable=False,
+        # Its own caller waits for this id: it must not join another one now.
+        again = msgspec.structs.replace(
+            submission, deadline_ms=max(1, submission.deadline_ms - spent_ms), join=""
         )
+        try:
+            holder = (await self._producer.submit(again, refusable=False)).id
+        except IdempotencyConflict:
+            holder = ""
+        if holder != watch.request_id:
+            watch.tell(ended=True)  # its Idempotency-Key leads to what came after the loss
+            return
         watch.heard = now
         log.warning("request %s was lost by Redis and is queued again", watch.request_id)
-
-
-def _entry_order(entry: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry.partition("-")
-    return int(milliseconds), int(sequence or 0)

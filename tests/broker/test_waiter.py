@@ -155,6 +155,46 @@ async def test_what_redis_lost_is_submitted_again_under_its_id(
     await deaf.stop()
 
 
+async def test_what_redis_lost_but_for_its_idempotency_key_is_submitted_again(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    deaf = Waiter(producer)
+    request = submission(producer, ["again"], idempotency="d" * 64, fingerprint="f")
+    with deaf.watching("default", request.id, request) as watch:
+        await producer.submit(request)
+        assert serve(consumer) == 1
+        redis_server.client.delete(KEYS.request("default", request.id))
+        await deaf.sweep(time.monotonic() + 10)
+        assert serve(consumer) == 1
+        await deaf.sweep(time.monotonic() + 20)
+        assert await watch.finished(0)
+    assert await producer.view("default", request.id) is not None
+    await deaf.stop()
+
+
+@pytest.mark.parametrize("fingerprint", ["the same", "another"])
+async def test_whose_idempotency_key_went_to_another_after_the_loss_is_lost(
+    fingerprint: str, producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    """A caller repeats a call, on another process and sooner than the sweep."""
+    deaf = Waiter(producer)
+    key = {"idempotency": "d" * 64, "fingerprint": "the same"}
+    lost, other = submission(producer, ["a"], **key), submission(producer, ["b"])
+    with (
+        deaf.watching("default", lost.id, lost) as watch,
+        deaf.watching("default", other.id, other) as others,
+    ):
+        await producer.submit(lost)
+        redis_server.client.flushall()
+        await producer.submit(submission(producer, ["a"], **key | {"fingerprint": fingerprint}))
+        await deaf.sweep(time.monotonic() + 10)
+        assert await watch.finished(0)
+        assert not await others.finished(0)
+        assert await producer.status("default", other.id) is not None  # queued again all the same
+    assert await producer.view("default", lost.id) is None
+    await deaf.stop()
+
+
 async def test_a_lost_request_that_cannot_be_submitted_again_ends_its_watch(
     producer: Producer, redis_server: RedisServer
 ) -> None:
