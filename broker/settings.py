@@ -54,5 +54,7 @@ class BrokerSettings:
         for name in (*positive, *more):
             if getattr(self, name) <= 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0")
+        if self.dead_letters < 0:
+            raise ValueError("--dead-letters must be 0 or more")
         if bool(self.redis_cert_file) != bool(self.redis_key_file):
             raise ValueError("--redis-cert-file and --redis-key-file belong together")

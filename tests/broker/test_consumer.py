@@ -2,13 +2,14 @@ import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from broker import functions
 from broker.consumer import Consumer
-from broker.errors import BrokerUnavailable
-from broker.keys import GROUP, Keys
+from broker.errors import BrokerMisconfigured, BrokerUnavailable
+from broker.keys import GROUP, Keys, new_request_id, shard_keys, shard_of
 from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.wire import Completion, Delivery, Failure, ModelEntry, Outcome
@@ -333,6 +334,38 @@ async def test_one_lane_without_its_group_keeps_nothing_from_the_other(
     assert [d.record.text for d in consumer.read(8, 8, 0)] == ["one"]
     assert consumer.read(8, 8, 0) == []  # makes the group
     assert [d.record.text for d in consumer.read(8, 8, 0)] == ["two"]
+
+
+async def test_a_shard_that_fails_keeps_nothing_from_the_others(
+    redis_server: RedisServer,
+) -> None:
+    settings = settings_for(redis_server, shards=2)
+    producer, consumer = Producer(settings, "api-1"), worker(settings)
+    broken, sound = shard_keys(2)
+    name = broken.queue(MODEL, "interactive")
+    redis_server.client.delete(name)
+    redis_server.client.set(name, "no stream")
+    request = submission(producer, ["a"])
+    await producer.submit(msgspec.structs.replace(request, id=new_request_id(1)))
+    deliveries = consumer.read(8, 8, 0)  # the sound one comes first
+    assert [d.stream for d in deliveries] == [sound.queue(MODEL, "interactive")]
+    with pytest.raises(BrokerMisconfigured, match="WRONGTYPE"):
+        consumer.read(8, 8, 0)
+    await producer.close()
+    consumer.close()
+
+
+async def test_a_flood_of_one_shard_starves_no_other(redis_server: RedisServer) -> None:
+    settings = settings_for(redis_server, shards=2)
+    producer, consumer = Producer(settings, "api-1"), worker(settings)
+    for shard in (0, 0, 0, 1):
+        request = submission(producer, ["a", "b", "c"])
+        await producer.submit(msgspec.structs.replace(request, id=new_request_id(shard)))
+    read = [consumer.read(1, 1, 0) for _ in range(4)]
+    shards = [shard_of(d.record.request, 2) for deliveries in read for d in deliveries]
+    assert sorted(map(str, shards)) == ["0", "0", "1", "1"]
+    await producer.close()
+    consumer.close()
 
 
 async def test_functions_lost_while_reading_are_loaded_again(

@@ -161,3 +161,9 @@ async def test_shards_have_their_own(
         await letters.retry(producer, letter)
     assert list(letters) == []
     letters.close()
+
+
+def test_a_negative_number_of_letters_to_keep_is_refused() -> None:
+    """Redis would refuse it when the first record dies, after the record has left its stream."""
+    with pytest.raises(ValueError, match="--dead-letters must be 0 or more"):
+        BrokerSettings(dead_letters=-1)

@@ -17,7 +17,7 @@ from broker.errors import BrokerUnavailable
 from broker.keys import GROUP, Keys
 from broker.producer import Producer
 from broker.waiter import Waiter
-from broker.wire import Completion, Outcome
+from broker.wire import LANES, Completion, Outcome
 from tests.broker.parties import MODEL, answers, beat, serve, submission, worker
 from tests.broker.proxy import LossyProxy
 from tests.conftest import settings_for
@@ -55,6 +55,34 @@ async def test_a_lost_complete_reply_completes_once(redis_server: RedisServer) -
     view = await producer.view("default", request.id)
     assert view is not None
     assert (view[0].done, view[0].state) == (2, "done")
+    assert (await producer.load(MODEL)).outstanding_cost == 0
+    await producer.close()
+    consumer.close()
+    await proxy.stop()
+
+
+async def test_records_whose_read_was_cut_off_come_with_the_next_one(
+    redis_server: RedisServer,
+) -> None:
+    """They are the worker's by then: nobody else would get them before its lease ran out, and then
+    as suspects."""
+    proxy = await LossyProxy(redis_server.port).start()
+    producer = Producer(settings_for(redis_server), "api-1")
+    await producer.prepare()
+    settings = settings_for(redis_server, redis_url=proxy.url, lease_s=60)
+    consumer = await asyncio.to_thread(worker, settings)
+    for lane in LANES:
+        await producer.submit(submission(producer, ["a", "b"], lane=lane))
+    proxy.armed = True
+    with pytest.raises(BrokerUnavailable):
+        await asyncio.to_thread(consumer.read, 8, 8, 0)
+    assert proxy.lost == 1
+    await producer.submit(submission(producer, ["c"]))
+    deliveries = await asyncio.to_thread(consumer.read, 8, 8, 0)
+    assert sorted(d.record.text for d in deliveries) == ["a", "a", "b", "b", "c"]
+    assert {d.attempts for d in deliveries} == {1}
+    assert await asyncio.to_thread(consumer.read, 8, 8, 0) == []
+    assert await asyncio.to_thread(consumer.complete, answers(deliveries)) == 5
     assert (await producer.load(MODEL)).outstanding_cost == 0
     await producer.close()
     consumer.close()
