@@ -138,6 +138,11 @@ class Run:
     cpu_s: float
     engine: str
 
+    @property
+    def rate(self) -> float:
+        """Records a second."""
+        return self.records / self.seconds
+
 
 def saturated(engine: Engine, waiting: Sequence[Sentence]) -> Run:
     """Translates everything, the engine as full as it lets itself be."""
@@ -174,23 +179,33 @@ def arriving(engine: Engine, sentences: Sequence[Sentence], due_s: Sequence[floa
     return [took_s[sentence.key] for sentence in sentences]
 
 
+@dataclass(frozen=True)
+class Attended:
+    """What became of the sentences of clients who wait for one before they ask for the next: how
+    long each took, and when it ended after the beginning, in seconds."""
+
+    took_s: list[float]
+    ended_s: list[float]
+
+
 def attended(
     engine: Engine, sentences: Sequence[Sentence], clients: int, seconds: float
-) -> list[float]:
-    """How long each sentence took when so many clients wait for theirs before they ask again."""
+) -> Attended:
+    """So many clients ask for so long; what is inside then is translated to its end."""
     began_s = time.perf_counter()
     asked_s: dict[int, float] = {}
-    took_s: list[float] = []
+    found = Attended([], [])
     waiting = (replace(one, key=key) for key, one in enumerate(cycle(sentences)))
-    while (now_s := time.perf_counter()) < began_s + seconds:
-        fits = list(islice(waiting, min(engine.free, clients - len(asked_s))))
-        engine.admit(fits)
-        asked_s.update((one.key, now_s) for one in fits)
+    while (now_s := time.perf_counter()) < began_s + seconds or asked_s:
+        if now_s < began_s + seconds:
+            fits = list(islice(waiting, min(engine.free, clients - len(asked_s))))
+            engine.admit(fits)
+            asked_s.update((one.key, now_s) for one in fits)
         finished = engine.step()
         now_s = time.perf_counter()
-        took_s += [now_s - asked_s.pop(one.key) for one in finished]
-    engine.reset()
-    return took_s
+        found.took_s.extend(now_s - asked_s.pop(one.key) for one in finished)
+        found.ended_s.extend([now_s - began_s] * len(finished))
+    return found
 
 
 @dataclass(frozen=True)
@@ -199,7 +214,7 @@ class Report:
 
     saturated: Run
     rates: list[list[float]]  # for each of --rates
-    clients: list[list[float]]  # for each of --clients
+    clients: list[Attended]  # for each of --clients
 
 
 def alone(model: str, arguments: Sequence[str], environ: Mapping[str, str]) -> Report:
@@ -209,7 +224,8 @@ def alone(model: str, arguments: Sequence[str], environ: Mapping[str, str]) -> R
     if found.returncode:
         raise NotStarted(f"{' '.join(argv)} failed:\n{found.stderr[-2000:]}")
     document = json.loads(found.stdout)
-    return Report(Run(**document.pop("saturated")), **document)
+    clients = [Attended(**one) for one in document["clients"]]
+    return Report(Run(**document["saturated"]), document["rates"], clients)
 
 
 def measured(options: argparse.Namespace, engine: Engine, vocabulary: Vocabulary) -> Report:
@@ -234,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", type=float, nargs="*", default=[], help="sentences/s that come")
     parser.add_argument("--seed", type=int, default=0, help="of the times at which they come")
     parser.add_argument("--clients", type=int, nargs="*", default=[], help="that wait for answers")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each rate")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each of them")
     options, rest = parser.parse_known_args(arguments)
     broker, settings = parse(
         [BrokerSettings, WorkerSettings],

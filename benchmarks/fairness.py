@@ -16,11 +16,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks import load, report, requests
-from benchmarks.fleet import Engine, Fleet, fleet
+from benchmarks import load, report, requests, stacks
+from benchmarks.report import tell
 from benchmarks.servers import NotStarted
+from benchmarks.stacks import Engine, Stack
 from broker.producer import Producer
 from broker.waiter import Waiter
 from broker.wire import LANES, Lane, Submission
@@ -74,9 +74,9 @@ AT_LEAST = {"interactive": 3 / 4, "bulk": 1 / 5}  # as broker/functions.lua coun
 
 
 class Crowd:
-    """Tenants of one fleet, in this process."""
+    """Tenants of one service, in this process."""
 
-    def __init__(self, service: Fleet) -> None:
+    def __init__(self, service: Stack) -> None:
         self.producer = Producer(service.settings, "fairness")
         self.waiter = Waiter(self.producer)
         self._sentences = requests.sentences()
@@ -128,23 +128,28 @@ class Crowd:
                 raise NotStarted("cancelled work is still outstanding")
             await asyncio.sleep(0.1)
 
-    async def probe(self, lane: Lane) -> float:
-        """Seconds until one sentence of tenant B is back."""
+    async def probe(self, lane: Lane, due_s: float) -> float:
+        """Seconds from when it is due until one sentence of tenant B is back."""
+        await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
         request = self.submission("b", lane, 1)
-        began_s = time.perf_counter()
         with self.waiter.watching("b", request.id, request) as watch:
             await self.producer.submit(request)
             if not await watch.finished(PATIENCE_S):
                 raise NotStarted("tenant B's sentence did not come back")
-        return time.perf_counter() - began_s
+        took_s = time.perf_counter() - due_s
+        view = await self.producer.view("b", request.id)
+        if not view or not view[1][0].text:
+            raise NotStarted("tenant B's sentence came back without a translation")
+        return took_s
 
     async def probes(self, lane: Lane, count: int, every_s: float) -> list[float]:
         """At times that keep no step with the batches; whatever has become of the earlier ones."""
         rng = random.Random(count)
+        due_s = time.perf_counter()
         sent = []
         for _ in range(count):
-            await asyncio.sleep(every_s * rng.uniform(0.5, 1.5))
-            sent.append(asyncio.create_task(self.probe(lane)))
+            due_s += every_s * rng.uniform(0.5, 1.5)
+            sent.append(asyncio.create_task(self.probe(lane, due_s)))
         return sorted(await asyncio.gather(*sent))
 
     async def drained(self, seconds: float) -> dict[str, float]:
@@ -158,13 +163,13 @@ class Crowd:
 
 
 async def measured(
-    service: Fleet, engine: Engine, options: argparse.Namespace
+    service: Stack, engine: Engine, options: argparse.Namespace
 ) -> tuple[list[Case], dict[str, float]]:
     """Every case, and what each lane got while both were full."""
     cases = []
     async with Crowd(service) as crowd:
         for lane in LANES:
-            await crowd.probe(lane)
+            await crowd.probe(lane, time.perf_counter())
         for lane, flood_lane in CASES:
             alone_s = await crowd.probes(lane, options.probes, options.every_s)
             flood = await crowd.flood(flood_lane, options.flood)
@@ -181,7 +186,7 @@ async def measured(
             batch_s = slots * mean / rates[flood_lane]
             await crowd.calm(flood)
             cases.append(Case(engine.name, lane, flood_lane, alone_s, beside_s, batch_s))
-            print("  ".join(cases[-1].row()), file=sys.stderr, flush=True)
+            tell("  ".join(cases[-1].row()))
         floods = [part for lane in LANES for part in await crowd.flood(lane, options.flood)]
         await asyncio.sleep(SETTLE_S)
         shares = await crowd.drained(options.shares_s)
@@ -195,8 +200,8 @@ def told(options: argparse.Namespace, machine: str) -> str:
     shares: list[list[str]] = []
     for kind in options.engines:
         paced = kind == "paced"
-        engine = Engine(options.batch_s if paced else 0.0, SLOTS if paced else REAL_SLOTS)
-        with fleet(engine, options.workers) as service:
+        engine = stacks.paced(options.batch_s, SLOTS) if paced else stacks.bundled(REAL_SLOTS)
+        with stacks.stack(engine.worker, workers=options.workers, api_processes=0) as service:
             found, rates = asyncio.run(measured(service, engine, options))
         cases += found
         total = sum(rates.values())
@@ -211,6 +216,7 @@ def told(options: argparse.Namespace, machine: str) -> str:
             for lane in LANES
         ]
     return (
+        f"`{report.command('fairness')}`\n\n"
         f"**Tenants.** B sends {options.probes} sentences, one every {options.every_s:g} s on"
         f" average, alone and beside {options.flood:,} records of A. {options.workers} worker(s)."
         f" Seconds.\n\n{report.table(HEADS, [case.row() for case in cases])}\n\n"
@@ -220,11 +226,7 @@ def told(options: argparse.Namespace, machine: str) -> str:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.fairness",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("fairness", __doc__)
     add = parser.add_argument
     add("--flood", type=int, default=FLOOD, help="records of tenant A")
     add("--probes", type=int, default=PROBES, help="sentences of tenant B in each measurement")
@@ -233,7 +235,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=WORKERS, help="worker processes")
     add("--shares-s", type=float, default=SHARES_S, help="how long full lanes are counted")
     add("--engines", nargs="+", choices=("paced", "real"), default=["paced", "real"])
-    add("--out", type=Path, default=Path("runs/fairness"), help="folder of the report")
     options = parser.parse_args(arguments)
     if not 1 <= options.flood <= 1_000_000 or not 1 <= options.probes <= 1_000:
         parser.error("--flood must be between 1 and 1000000, --probes between 1 and 1000")
@@ -244,8 +245,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    machine = report.machine()  # as busy as it is before anything is started
-    return report.made("fairness", lambda: told(options, machine), options.out)
+    return report.made("fairness", lambda machine: told(options, machine), options.out)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ Requests of one sentence each come as independent callers send them: at random t
 are fixed beforehand, whatever has become of earlier ones. A latency counts from when its request
 was due, so that a service or a client that falls behind cannot hide it. The same sentences at the
 same times go to the bare engine (``benchmarks/bare``), load by load in turns with the service: a
-machine's processors are not equally fast all the time. Loads are shares of what that engine does
-when it is full.
+machine's processors are not equally fast all the time. Both are warmed up before each turn. Loads
+are shares of what that engine does when it is full.
 
 - at 30 % load, in several turns: the quantiles of both sides, and by how much they differ;
 - the curve of latency over throughput, as a picture too;
@@ -21,20 +21,21 @@ and self-checks are off.
 
 import argparse
 import random
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, islice
-from pathlib import Path
 
 import uvloop
 
 from benchmarks import bare, load, report, stacks
 from benchmarks.curve import QUANTILES, Point, Side, curve_table, draw, quoted_table
+from benchmarks.report import tell
 from benchmarks.requests import check, of_pair
-from benchmarks.servers import NotStarted, stop_in_order_when_terminated
-from benchmarks.stacks import ENGINE_ALONE, Stack, accounted, beside, confined
+from benchmarks.servers import HOST
+from benchmarks.stacks import ENGINE_ALONE, Spent, Stack, accounted, beside, confined
 
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 QUOTED = 0.3  # the load at which the added latency is told
@@ -44,38 +45,31 @@ CLIENTS = 48  # connections that are kept
 PAUSE_S = 0.05  # of a caller who pauses at random, on average
 TIMEOUT_S = 120.0
 INSTANT_SLOTS = 64
+CONNECTION_TURNS = 2  # of each way to connect
 WARM_UP = 16  # requests
 
 
 # ── The bare engine ──────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class Alone:
-    """What the engine does by itself."""
-
-    full: bare.Run
-    one_by_one: Side
-    many: Side
-
-    @property
-    def full_rate(self) -> float:
-        return self.full.records / self.full.seconds
-
-
-def alone(seconds: float, records: int) -> Alone:
+def alone(*arguments: str) -> bare.Report:
     """Raises NotStarted."""
-    arguments = ["--records", str(records), "--clients", "1", str(CLIENTS)]
-    found = bare.alone("small", [*arguments, "--seconds", str(seconds)], ENGINE_ALONE)
-    one, many = (Side.of(latencies) for latencies in found.clients)
-    return Alone(found.saturated, one, many)
+    return bare.alone("small", arguments, ENGINE_ALONE)
 
 
 def arriving(rate: float, seconds: float, turn: int) -> list[float]:
     """What sentences take that come to the engine itself. Raises NotStarted."""
-    arguments = ["--records", str(WARM_UP), "--rates", str(rate), "--seconds", str(seconds)]
-    found = bare.alone("small", [*arguments, "--seed", str(turn)], ENGINE_ALONE)
-    return found.rates[0]
+    warm_up = ("--records", str(WARM_UP))
+    times = ("--rates", str(rate), "--seconds", str(seconds), "--seed", str(turn))
+    return alone(*warm_up, *times).rates[0]
+
+
+def attended_alone(seconds: float) -> list["Attended"]:
+    """One client of the engine itself, and many. Raises NotStarted."""
+    clients = (1, CLIENTS)
+    arguments = ["--records", str(WARM_UP), "--clients", *map(str, clients)]
+    found = alone(*arguments, "--seconds", str(seconds)).clients
+    return [Attended.of(*each, seconds) for each in zip(found, clients, strict=True)]
 
 
 # ── The service ──────────────────────────────────────────────────────────────────────────────────
@@ -85,9 +79,13 @@ def arriving(rate: float, seconds: float, turn: int) -> list[float]:
 def serving(worker: Sequence[str]) -> Iterator[Stack]:
     """Everything started and warm. Raises NotStarted."""
     with stacks.stack(worker, environ=ENGINE_ALONE, beside=beside()) as service:
-        where = load.address(service.url)
-        check(uvloop.run(load.drained(where, requests(WARM_UP), WARM_UP, TIMEOUT_S)))
+        warm_up(service)
         yield service
+
+
+def warm_up(service: Stack) -> None:
+    where = load.address(service.url)
+    check(uvloop.run(load.drained(where, requests(WARM_UP), WARM_UP, TIMEOUT_S)))
 
 
 def requests(count: int) -> list[load.Request]:
@@ -98,6 +96,7 @@ def requests(count: int) -> list[load.Request]:
 
 def loaded(service: Stack, due_s: Sequence[float]) -> list[float]:
     """What requests take that come at these times, on connections that are kept."""
+    warm_up(service)  # it has been idle while the bare engine had its turn
     where, sent = load.address(service.url), requests(len(due_s))
     with confined(beside()):
         answers = uvloop.run(load.open_loop(where, sent, due_s, TIMEOUT_S, kept=CLIENTS))
@@ -105,10 +104,22 @@ def loaded(service: Stack, due_s: Sequence[float]) -> list[float]:
     return [answer.latency_s for answer in answers]
 
 
+@dataclass(frozen=True)
+class Attended:
+    """Clients who wait for an answer before they ask again."""
+
+    side: Side
+    rate: float  # of answers, a second
+
+    @classmethod
+    def of(cls, found: bare.Attended, clients: int, seconds: float) -> "Attended":
+        return cls(Side.of(found.took_s), load.steady_rate(found.ended_s, seconds, clients))
+
+
 def attended(
     service: Stack, clients: int, seconds: float, *, kept: bool = True, pause_s: float = 0.0
-) -> Side:
-    """Clients who wait for an answer before they ask again."""
+) -> Attended:
+    """They ask for so long."""
     where, sent = load.address(service.url), requests(bare.MOST_TEXTS)
     pauses_s = _pauses(pause_s) if pause_s else None
     with confined(beside()):
@@ -116,7 +127,9 @@ def attended(
             load.closed_loop(where, sent, clients, seconds, kept=kept, pauses_s=pauses_s)
         )
     check(answers)
-    return Side.of([answer.latency_s for answer in answers])
+    took_s = [answer.latency_s for answer in answers]
+    ended_s = [answer.ended_s for answer in answers]
+    return Attended.of(bare.Attended(took_s, ended_s), clients, seconds)
 
 
 def _pauses(mean_s: float) -> Iterator[float]:
@@ -131,24 +144,22 @@ def _pauses(mean_s: float) -> Iterator[float]:
 BASELINE_HEADS = ("callers", "side", "requests/s", *(f"{name} ms" for name in QUANTILES))
 
 
-def baseline_row(callers: str, side: str, found: Side, seconds: float) -> list[str]:
-    rate = len(found.latencies_ms) / seconds
-    return [callers, side, f"{rate:.1f}", *(f"{value:.1f}" for value in found.quantiles())]
+def baseline_row(callers: str, side: str, found: Attended) -> list[str]:
+    quantiles = [f"{value:.1f}" for value in found.side.quantiles()]
+    return [callers, side, f"{found.rate:.1f}", *quantiles]
 
 
-def baseline_rows(service: Stack, engine: Alone, seconds: float) -> list[list[str]]:
+def baseline_rows(service: Stack, seconds: float) -> list[list[str]]:
     """The ways of asking without a plan."""
+    one, many = attended_alone(seconds)
+    warm_up(service)
+    pausing = attended(service, 1, seconds, pause_s=PAUSE_S)
     return [
-        baseline_row("one after the other", "bare", engine.one_by_one, seconds),
-        baseline_row("one after the other", "service", attended(service, 1, seconds), seconds),
-        baseline_row(
-            f"one, random pauses of {PAUSE_S:g} s",
-            "service",
-            attended(service, 1, seconds, pause_s=PAUSE_S),
-            seconds,
-        ),
-        baseline_row(f"{CLIENTS} at once", "bare", engine.many, seconds),
-        baseline_row(f"{CLIENTS} at once", "service", attended(service, CLIENTS, seconds), seconds),
+        baseline_row("one after the other", "bare", one),
+        baseline_row("one after the other", "service", attended(service, 1, seconds)),
+        baseline_row(f"one, random pauses of {PAUSE_S:g} s", "service", pausing),
+        baseline_row(f"{CLIENTS} at once", "bare", many),
+        baseline_row(f"{CLIENTS} at once", "service", attended(service, CLIENTS, seconds)),
     ]
 
 
@@ -158,50 +169,70 @@ CONNECTION_HEADS = (
 )
 
 
+CONNECTIONS = (  # what they are called, the host, whether they are kept
+    ("new for each request, by name", "localhost", False),
+    ("new for each request, by address", HOST, False),
+    ("kept", HOST, True),
+)
+
+
+@dataclass
+class Connected:
+    """One way to connect, over several turns."""
+
+    rates: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+    api_s: float = 0.0
+    client_s: float = 0.0
+
+    def add(self, found: Attended, spent: Spent) -> None:
+        self.rates.append(found.rate)
+        self.latencies_ms += found.side.latencies_ms
+        self.api_s += spent.by_tier["api"]
+        self.client_s += spent.client
+
+    def row(self, name: str, clients: int, slowest: "Connected") -> list[str]:
+        rate, ordered = statistics.fmean(self.rates), sorted(self.latencies_ms)
+        return [
+            name,
+            str(clients),
+            f"{rate:.0f}",
+            f"{rate / statistics.fmean(slowest.rates):.2f}",
+            *(f"{load.quantile(ordered, share):.1f}" for share in (0.5, 0.99)),
+            *(f"{1e6 * spent / len(ordered):.0f}" for spent in (self.api_s, self.client_s)),
+        ]
+
+
 def connection_rows(seconds: float) -> list[list[str]]:
-    """What it gains to keep connections."""
+    """What it gains to keep connections: each way in turn, twice."""
     rows = []
-    slowest: dict[int, float] = {}
-    with serving(stacks.paced_worker(0.0, INSTANT_SLOTS)) as service:
+    with serving(stacks.paced(0.0, INSTANT_SLOTS).worker) as service:
         port = load.address(service.url)[1]
         for clients in (1, CLIENTS):
-            for name, host, kept in (
-                ("new for each request, by name", "localhost", False),
-                ("new for each request, by address", stacks.HOST, False),
-                ("kept", stacks.HOST, True),
-            ):
-                there = service.at(f"http://{host}:{port}")
-                with accounted(service) as spent:
-                    found = attended(there, clients, seconds, kept=kept)
-                count = len(found.latencies_ms)
-                rate = count / seconds
-                slowest.setdefault(clients, rate)
-                rows.append(
-                    [
-                        name,
-                        str(clients),
-                        f"{rate:.0f}",
-                        f"{rate / slowest[clients]:.2f}",
-                        f"{load.quantile(found.latencies_ms, 0.5):.1f}",
-                        f"{load.quantile(found.latencies_ms, 0.99):.1f}",
-                        f"{1e6 * spent[0].by_tier['api'] / count:.0f}",
-                        f"{1e6 * spent[0].client / count:.0f}",
-                    ]
-                )
+            ways = [Connected() for _ in CONNECTIONS]
+            for _ in range(CONNECTION_TURNS):
+                for way, (_, host, kept) in zip(ways, CONNECTIONS, strict=True):
+                    there = service.at(f"http://{host}:{port}")
+                    with accounted(service) as spent:
+                        found = attended(there, clients, seconds / CONNECTION_TURNS, kept=kept)
+                    way.add(found, spent[0])
+            rows += [
+                way.row(name, clients, ways[0])
+                for way, (name, _, _) in zip(ways, CONNECTIONS, strict=True)
+            ]
     return rows
 
 
-def measured(options: argparse.Namespace) -> tuple[Alone, list[Point], list[list[str]]]:
-    """The bare engine, every load on both sides, and the rows of the baselines."""
-    engine = alone(options.seconds, options.records)
-    tell(f"the bare engine does {engine.full_rate:.1f} sentences/s")
+def measured(options: argparse.Namespace) -> tuple[bare.Run, list[Point], list[list[str]]]:
+    """The bare engine when it is full, every load on both sides, and the rows of the baselines."""
+    full = alone("--records", str(options.records)).saturated
+    tell(f"the bare engine does {full.rate:.1f} sentences/s")
     with serving(stacks.worker_of("small")) as service:
         points = [
-            compared(service, share, share * engine.full_rate, options.seconds)
-            for share in options.loads
+            compared(service, share, share * full.rate, options.seconds) for share in options.loads
         ]
-        rows = baseline_rows(service, engine, options.seconds)
-    return engine, points, rows
+        rows = baseline_rows(service, options.seconds)
+    return full, points, rows
 
 
 def compared(service: Stack, share: float, rate: float, seconds: float) -> Point:
@@ -218,7 +249,7 @@ def compared(service: Stack, share: float, rate: float, seconds: float) -> Point
 
 
 def told(
-    engine: Alone,
+    full: bare.Run,
     points: Sequence[Point],
     baselines: Sequence[Sequence[str]],
     connections: Sequence[Sequence[str]],
@@ -227,8 +258,8 @@ def told(
     """The report in Markdown."""
     parts = [
         f"`{report.command('latency')}`",
-        f"Bundled model, engine {engine.full.engine} with one thread; full, it does"
-        f" {engine.full_rate:.1f} sentences/s. {CLIENTS} kept connections, one sentence a request.",
+        f"Bundled model, engine {full.engine} with one thread; full, it does"
+        f" {full.rate:.1f} sentences/s. {CLIENTS} kept connections, one sentence a request.",
     ]
     for point in points:
         if point.load == QUOTED:
@@ -252,50 +283,33 @@ def told(
     return "\n\n".join(parts) + "\n"
 
 
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.latency",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("latency", __doc__)
     add = parser.add_argument
     add("--loads", type=float, nargs="+", default=list(LOADS), help="shares of the full engine")
     add("--seconds", type=float, default=8.0, help="of each turn; 0.3 has four")
     add("--records", type=int, default=800, help="that tell what the full engine does")
-    add("--out", type=Path, default=Path("runs/latency"), help="folder of report and picture")
     options = parser.parse_args(arguments)
     if not all(0 < share <= 1.5 for share in options.loads):
         parser.error("--loads must be above 0 and at most 1.5")
     if not 0 < options.seconds <= 300 or not 1 <= options.records <= bare.MOST_RECORDS:
-        parser.error("--seconds must be at most 300, --records at least 1")
+        parser.error(f"--seconds must be at most 300, --records 1 to {bare.MOST_RECORDS}")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    stop_in_order_when_terminated()
-    machine = report.machine()
-    try:
-        engine, points, baselines = measured(options)
+
+    def measure(machine: str) -> str:
+        full, points, baselines = measured(options)
         connections = connection_rows(options.seconds / 2)
-    except NotStarted as error:
-        print(f"latency: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    text = told(engine, points, baselines, connections, machine)
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "latency.md").write_text(text, encoding="utf-8")
-    try:
-        draw(points, options.out / "latency.png")
-    except ImportError:
-        tell("no picture: pip install matplotlib")
-    return 0
+        try:
+            draw(points, options.out / "latency.png")
+        except ImportError:
+            tell("no picture: pip install matplotlib")
+        return told(full, points, baselines, connections, machine)
+
+    return report.made("latency", measure, options.out)
 
 
 if __name__ == "__main__":

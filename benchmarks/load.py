@@ -8,7 +8,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ Address = tuple[str, int]
 
 HEAD_BYTES = 65_536
 TIMED_OUT = "timeout"
+ANSWER_S = 60.0  # how long callers wait who ask again
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Request:
 @dataclass(frozen=True)
 class Answer:
     """The end of one request. ``latency_s`` counts from when the request was due, so that a client
-    that is late itself does not hide it."""
+    that is late itself does not hide it; or from when it was sent, if that was earlier."""
 
     latency_s: float
     failure: str = ""  # "" for a right answer in time
-    body: bytes = b""
+    body: bytes = b""  # of a right answer
     ended_s: float = 0.0  # since the load began
 
 
@@ -77,6 +78,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._last = False  # the server closes it after the last answer
 
     @classmethod
     async def open(cls, where: Address) -> "Connection":
@@ -89,11 +91,17 @@ class Connection:
         head = await self._reader.readuntil(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        self._last = headers.get("connection") == "close"
         if "content-length" not in headers:
             raise ValueError("an answer without Content-Length")
         return int(status.split(" ")[1]), await self._reader.readexactly(
             int(headers["content-length"])
         )
+
+    @property
+    def open_still(self) -> bool:
+        """Whether it can take another exchange, as far as one can tell from here."""
+        return not (self._last or self._reader.at_eof() or self._writer.is_closing())
 
     def close(self) -> None:
         self._writer.close()
@@ -114,11 +122,16 @@ class Pool:
         self._idle += [await Connection.open(self._where) for _ in range(missing)]
 
     async def take(self) -> Connection:
-        return self._idle.pop() if self._idle else await Connection.open(self._where)
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open_still:
+                return connection
+            connection.close()
+        return await Connection.open(self._where)
 
     def give_back(self, connection: Connection) -> None:
         """Only after a whole exchange."""
-        if len(self._idle) < self._kept:
+        if connection.open_still and len(self._idle) < self._kept:
             self._idle.append(connection)
         else:
             connection.close()
@@ -142,8 +155,8 @@ def poisson(rate: float, seconds: float, seed: int = 0) -> list[float]:
 
 async def open_loop(
     where: Address,
-    requests: Sequence[Request],
-    due_s: Sequence[float],
+    requests: Iterable[Request],
+    due_s: Iterable[float],
     timeout_s: float,
     *,
     kept: int = 0,
@@ -157,7 +170,7 @@ async def open_loop(
     for request, at_s in zip(requests, due_s, strict=True):
         due = began_s + at_s
         await asyncio.sleep(max(0.0, due - now_s()))
-        tasks.append(asyncio.create_task(_one(pool, request, due, timeout_s, began_s)))
+        tasks.append(asyncio.create_task(_answer(pool, request, due, timeout_s, began_s)))
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -169,11 +182,13 @@ def evenly(count: int, every_s: float) -> list[float]:
     return [number * every_s for number in range(count)]
 
 
-async def _one(
+async def _answer(
     pool: Pool, request: Request, due_s: float, timeout_s: float, began_s: float
 ) -> Answer:
+    """Sends one request, now; whatever goes wrong is told in the answer."""
     connection: Connection | None = None
     failure, body = "", b""
+    asked_s = min(due_s, now_s())  # timers of uvloop may be a millisecond early
     try:
         async with asyncio.timeout(due_s + timeout_s - now_s()):
             connection = await pool.take()
@@ -185,18 +200,20 @@ async def _one(
         failure = TIMED_OUT
     except (OSError, EOFError) as error:
         failure = f"connection: {type(error).__name__}"
-    except (ValueError, asyncio.LimitOverrunError):
-        failure = "not an answer"
+    except (ValueError, LookupError, TypeError, AttributeError, asyncio.LimitOverrunError):
+        failure = "not an answer"  # it has not the form in which ``reject`` looks for a text
     finally:
         if connection is not None:
             connection.close()
     ended_s = now_s()
-    return Answer(ended_s - due_s, failure, body, ended_s - began_s)
+    if ended_s > due_s + timeout_s:  # however right: a busy client may read it before its timer
+        failure = TIMED_OUT
+    return Answer(ended_s - asked_s, failure, b"" if failure else body, ended_s - began_s)
 
 
 async def closed_loop(
     where: Address,
-    requests: Sequence[Request],
+    requests: Iterable[Request],
     connections: int,
     seconds: float,
     *,
@@ -204,27 +221,22 @@ async def closed_loop(
     pauses_s: Iterator[float] | None = None,
 ) -> list[Answer]:
     """Sends the requests round and round, on each connection the next one after the answer, and
-    after one of ``pauses_s``. Unless they are ``kept``, each request opens its connection."""
+    after one of ``pauses_s``, until ``seconds`` are over; what is on its way then is waited for.
+    Unless they are ``kept``, each request opens its connection."""
     answers: list[Answer] = []
     rounds = itertools.cycle(requests)
     pool = Pool(where, connections if kept else 0)
 
     async def turn(began_s: float) -> None:
         while (asked_s := now_s()) < began_s + seconds:
-            request = next(rounds)
-            connection = await pool.take()
-            status, body = await connection.exchange(request.raw)
-            pool.give_back(connection)
-            failure, ended_s = request.reject(status, body), now_s()
-            answers.append(Answer(ended_s - asked_s, failure, body, ended_s - began_s))
+            answers.append(await _answer(pool, next(rounds), asked_s, ANSWER_S, began_s))
             if pauses_s is not None:
                 await asyncio.sleep(next(pauses_s))
 
     await pool.fill()
     began_s = now_s()
     try:
-        async with asyncio.timeout(seconds + 60):
-            await asyncio.gather(*(turn(began_s) for _ in range(connections)))
+        await asyncio.gather(*(turn(began_s) for _ in range(connections)))
     finally:
         pool.close()
     return answers
@@ -237,24 +249,32 @@ async def drained(
     does when it is never without work. Answers in the order of the requests."""
     answers = [Answer(timeout_s, TIMED_OUT)] * len(requests)
     turns = iter(range(len(requests)))
+    pool = Pool(where, min(connections, len(requests)))
 
-    async def turn(connection: Connection) -> None:
+    async def turn(began_s: float) -> None:
         for number in turns:
-            began_s, request = now_s(), requests[number]
-            status, body = await connection.exchange(request.raw)
-            failure = request.reject(status, body)
-            answers[number] = Answer(now_s() - began_s, failure, body)
+            left_s = began_s + timeout_s - (asked_s := now_s())
+            if left_s <= 0:
+                return  # who was not asked any more is in the list as not answered
+            answers[number] = await _answer(pool, requests[number], asked_s, left_s, began_s)
 
-    opened = [await Connection.open(where) for _ in range(min(connections, len(requests)))]
+    await pool.fill()
+    began_s = now_s()
     try:
-        async with asyncio.timeout(timeout_s):
-            await asyncio.gather(*(turn(one) for one in opened))
-    except TimeoutError:
-        pass  # who was not answered is in the list as such
+        await asyncio.gather(*(turn(began_s) for _ in range(connections)))
     finally:
-        for connection in opened:
-            connection.close()
+        pool.close()
     return answers
+
+
+def steady_rate(ended_s: Sequence[float], seconds: float, callers: int) -> float:
+    """Answers a second, given when each came, from ``callers`` who asked again for so many seconds
+    and no longer: those that came until then, or all if that were few. What was still on its way
+    when they stopped would else be counted on top."""
+    early = sum(end_s <= seconds for end_s in ended_s)
+    if early >= callers:
+        return early / seconds
+    return len(ended_s) / max(ended_s) if ended_s else 0.0
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:

@@ -20,20 +20,19 @@ import argparse
 import asyncio
 import itertools
 import json
-import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import uvloop
 
-from benchmarks import load, report, requests, stress
-from benchmarks.fleet import Engine, Fleet, fleet
-from benchmarks.servers import NotStarted, stop_in_order_when_terminated
+from benchmarks import load, report, stacks, stress
+from benchmarks.requests import sentences, translation, wrong
+from benchmarks.servers import NotStarted
+from benchmarks.stacks import Engine, Stack
 from broker.connection import connect
 from broker.producer import Producer
 
@@ -42,22 +41,11 @@ BATCH_S, SLOTS, REAL_SLOTS, WORKERS, API_PROCESSES = 0.5, 8, 32, 2, 1
 CAPACITY_S, CALM_S, AFTER_S = 10.0, 5.0, 20.0
 CALM_SHARE = 0.1  # of the capacity, before and after
 ANSWER_S = 2.0  # what an answer may take beyond the deadline before the client gives up
+KEPT = 1_000  # connections
+REFUSALS = ("too_late", "overloaded", "tenant_overloaded")
 SAMPLE_S = 1.0
 MIB = 1 << 20
 MODEL = "small"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One request: when it was due, how long its answer took from then, and what it was."""
-
-    due_s: float
-    latency_s: float
-    kind: str  # "text", a problem's code, or what went wrong with the connection
-
-    @property
-    def ended_s(self) -> float:
-        return self.due_s + self.latency_s
 
 
 @dataclass(frozen=True)
@@ -72,14 +60,13 @@ class Sample:
 
 @dataclass
 class Run:
-    """Everything that was seen; times are those of the event loop."""
+    """Everything that was seen. An answer's ``failure`` is a problem's code, or what went wrong
+    with the connection."""
 
     capacity: float = 0.0  # sentences a second
-    began_s: float = 0.0  # of the overload
-    ended_s: float = 0.0
-    before: list[Answer] = field(default_factory=list)
-    during: list[Answer] = field(default_factory=list)
-    after: list[Answer] = field(default_factory=list)
+    before: list[load.Answer] = field(default_factory=list)
+    during: list[load.Answer] = field(default_factory=list)
+    after: list[load.Answer] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     # How many each process had in use, by phase.
     processors: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -88,12 +75,14 @@ class Run:
 class Use:
     """What the service and this client take of the processors from when it is made."""
 
-    def __init__(self, service: Fleet) -> None:
+    def __init__(self, service: Stack) -> None:
         self._service = service
         self._began_s, self._before_s = time.monotonic(), self._spent_s()
 
     def _spent_s(self) -> dict[str, float]:
-        return {**self._service.cpu_s(), "client": time.process_time()}
+        client_s = time.process_time()  # before the servers are looked at, which takes some
+        servers = self._service.servers()
+        return {name: one.cpu_s() for name, one in servers.items()} | {"client": client_s}
 
     def processors(self) -> dict[str, float]:
         """How many each process had in use on average."""
@@ -101,140 +90,94 @@ class Use:
         return {name: (s - self._before_s[name]) / passed_s for name, s in spent_s.items()}
 
 
-class Client:
-    """Sends sentences of which none comes twice, over connections that are kept."""
-
-    def __init__(self, where: load.Address, deadline_s: float) -> None:
-        self._where = where
-        self._deadline_s = deadline_s
-        self._idle: list[load.Connection] = []
-        sentences = requests.sentences()
-        self._texts = (f"{text} {n}" for n, text in enumerate(itertools.cycle(sentences)))
-
-    def _raw(self) -> bytes:
-        records = [{"id": 0, "text": next(self._texts)}]
-        payload = {"fromLang": requests.SOURCE, "toLang": requests.TARGET, "records": records}
-        raw = load.message("POST", "/translation", {"payload": payload})
-        header = f"\r\nX-Deadline-Ms: {int(self._deadline_s * 1000)}\r\n".encode()
-        return raw.replace(b"\r\n", header, 1)
-
-    async def send(self, due_s: float) -> Answer:
-        clock = asyncio.get_running_loop().time
-        connection: load.Connection | None = None
-        try:
-            async with asyncio.timeout_at(due_s + self._deadline_s + ANSWER_S):
-                connection = self._idle.pop() if self._idle else None
-                connection = connection or await load.Connection.open(self._where)
-                kind = _kind(*await connection.exchange(self._raw()))
-            self._idle.append(connection)
-            connection = None
-        except TimeoutError:
-            kind = load.TIMED_OUT
-        except (OSError, EOFError, ValueError) as error:
-            kind = f"connection: {type(error).__name__}"
-        finally:
-            if connection is not None:
-                connection.close()
-        return Answer(due_s, clock() - due_s, kind)
-
-    async def pour(self, rate: float, seconds: float) -> list[Answer]:
-        """Open loop: independent arrivals, ``rate`` a second on average."""
-        clock = asyncio.get_running_loop().time
-        began_s = clock()
-        sent = []
-        for at_s in arrivals(rate, seconds):
-            await asyncio.sleep(max(0.0, began_s + at_s - clock()))
-            sent.append(asyncio.create_task(self.send(began_s + at_s)))
-        return await asyncio.gather(*sent)
-
-    async def press(self, connections: int, seconds: float) -> float:
-        """Closed loop: texts a second in the second half of the time."""
-        clock = asyncio.get_running_loop().time
-        began_s = clock()
-        ended: list[float] = []
-
-        async def turn() -> None:
-            while clock() < began_s + seconds:
-                if (await self.send(clock())).kind == "text":
-                    ended.append(clock())
-
-        await asyncio.gather(*(turn() for _ in range(connections)))
-        half_s = seconds / 2
-        return sum(half_s < end_s - began_s <= seconds for end_s in ended) / half_s
-
-    def close(self) -> None:
-        for connection in self._idle:
-            connection.close()
+def requests(deadline_s: float) -> Iterator[load.Request]:
+    """One sentence each, of which none comes twice."""
+    header = f"X-Deadline-Ms: {deadline_s * 1000:.0f}"
+    for number, text in enumerate(itertools.cycle(sentences())):
+        yield replace(translation([f"{text} {number}"], header), reject=refused)
 
 
-def _kind(status: int, body: bytes) -> str:
-    answer = json.loads(body)
+def refused(status: int, body: bytes) -> str:
+    """ "" if there is a text, else the problem's code, or what is wrong."""
     if status == 200:
-        return "text"
-    return str(answer.get("code", f"status {status}"))
+        return wrong(status, body, 1)
+    return str(json.loads(body).get("code", f"status {status}"))
 
 
-def arrivals(rate: float, seconds: float) -> Iterator[float]:
-    """Seconds from the start at which independent requests come; the same for the same figures."""
-    rng, at_s = random.Random(int(rate * seconds)), 0.0
-    while (at_s := at_s + rng.expovariate(rate)) < seconds:
-        yield at_s
+async def pour(
+    where: load.Address,
+    sent: Iterator[load.Request],
+    rate: float,
+    seconds: float,
+    timeout_s: float,
+) -> list[load.Answer]:
+    """Independent arrivals, ``rate`` a second on average, whatever becomes of them."""
+    due_s = load.poisson(rate, seconds, int(rate * seconds))
+    few = itertools.islice(sent, len(due_s))
+    return await load.open_loop(where, few, due_s, timeout_s, kept=KEPT)
 
 
-async def overloaded(service: Fleet, engine: Engine, options: argparse.Namespace) -> Run:
-    clock = asyncio.get_running_loop().time
+async def capacity(where: load.Address, connections: int, deadline_s: float) -> float:
+    """Texts a second, in the second half of the time. Raises NotStarted."""
+    answers = await load.closed_loop(where, requests(deadline_s), connections, CAPACITY_S)
+    half_s = CAPACITY_S / 2
+    texts = sum(not one.failure and half_s < one.ended_s <= CAPACITY_S for one in answers)
+    if not texts:
+        raise NotStarted("nothing was translated while the capacity was measured")
+    return texts / half_s
+
+
+async def overloaded(service: Stack, engine: Engine, options: argparse.Namespace) -> Run:
     where = load.address(service.url)
     await stress.warm_up(where)
     run = Run()
-    slots = (engine.slots or REAL_SLOTS) * options.workers
-    eager = Client(where, options.deadline_s * 4)
+    connections = 3 * engine.slots * options.workers
     use = Use(service)
-    run.capacity = await eager.press(3 * slots, CAPACITY_S)
+    run.capacity = await capacity(where, connections, 4 * options.deadline_s)
     run.processors["capacity"] = use.processors()
-    eager.close()
-    if not run.capacity:
-        raise NotStarted("nothing was translated while the capacity was measured")
-    client = Client(where, options.deadline_s)
-    calm = CALM_SHARE * run.capacity
-    run.before = await client.pour(calm, CALM_S)
-    watching = asyncio.create_task(_watch(service, run.samples, clock()))
-    run.began_s = clock()
+    sent, timeout_s = requests(options.deadline_s), options.deadline_s + ANSWER_S
+    calm, flood = CALM_SHARE * run.capacity, options.factor * run.capacity
+    run.before = await pour(where, sent, calm, CALM_S, timeout_s)
+    watching = asyncio.create_task(_watch(service, run.samples))
     use = Use(service)
-    pouring = asyncio.create_task(client.pour(options.factor * run.capacity, options.seconds))
+    pouring = asyncio.create_task(pour(where, sent, flood, options.seconds, timeout_s))
     await asyncio.sleep(options.seconds)
     run.processors["overload"] = use.processors()
-    run.ended_s = clock()
-    run.after = await client.pour(calm, AFTER_S)
+    run.after = await pour(where, sent, calm, AFTER_S, timeout_s)
     run.during = await pouring
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
-    client.close()
     return run
 
 
-async def _watch(service: Fleet, samples: list[Sample], began_s: float) -> None:
+async def _watch(service: Stack, samples: list[Sample]) -> None:
     clock = asyncio.get_running_loop().time
+    began_s, servers = clock(), service.servers()
     producer = Producer(service.settings, "overload")
     redis: Any = connect(service.settings)
+
+    def memory() -> tuple[int, dict[str, int]]:
+        resident = {name: one.resident_bytes() for name, one in servers.items()}
+        return redis.info("memory")["used_memory"], resident
+
     try:
         while True:
             outstanding = (await producer.load(MODEL)).outstanding_cost
-            used, resident = await asyncio.to_thread(
-                lambda: (redis.info("memory")["used_memory"], service.resident_bytes())
-            )
-            samples.append(Sample(clock() - began_s, outstanding, used, resident))
+            samples.append(Sample(clock() - began_s, outstanding, *await asyncio.to_thread(memory)))
             await asyncio.sleep(SAMPLE_S)
     finally:
         redis.close()
         await producer.close()
 
 
-def recovered_s(run: Run) -> float:
-    """Seconds after the end from which on every request takes no longer than twice the slowest one
-    before it."""
-    usual_s = 2 * max(answer.latency_s for answer in run.before if answer.kind == "text")
-    slow = [a.due_s for a in run.after if a.kind != "text" or a.latency_s > usual_s]
-    return max(0.0, max(slow, default=run.ended_s) - run.ended_s)
+def recovered(run: Run) -> str:
+    """From when on every request takes no longer than twice the slowest one before."""
+    usual_s = 2 * max(answer.latency_s for answer in run.before if not answer.failure)
+    slow = [answer.failure or answer.latency_s > usual_s for answer in run.after]
+    if slow[-1]:
+        return f"not within {AFTER_S:g} s after the end"
+    due_s = (a.ended_s - a.latency_s for a, late in zip(run.after, slow, strict=True) if late)
+    return f"{max(due_s, default=0.0):.1f} s after the end"
 
 
 def _spread(latencies_s: Sequence[float]) -> list[str]:
@@ -248,12 +191,13 @@ def _spread(latencies_s: Sequence[float]) -> list[str]:
 
 
 def outcome_rows(run: Run) -> list[list[str]]:
-    kinds = Counter(answer.kind for answer in run.during)
+    kinds = Counter(answer.failure for answer in run.during)
     total = len(run.during)
     rows = []
     for kind, count in kinds.most_common():
-        latencies_s = [answer.latency_s for answer in run.during if answer.kind == kind]
-        rows.append([kind, str(count), f"{100 * count / total:.1f}%", *_spread(latencies_s)])
+        latencies_s = [answer.latency_s for answer in run.during if answer.failure == kind]
+        share = f"{100 * count / total:.1f}%"
+        rows.append([kind or "text", str(count), share, *_spread(latencies_s)])
     return rows
 
 
@@ -276,30 +220,31 @@ def memory_rows(run: Run, seconds: float) -> list[list[str]]:
 
 def told(run: Run, engine: Engine, options: argparse.Namespace, machine: str) -> str:
     """The report in Markdown."""
-    texts = [answer for answer in run.during if answer.kind == "text"]
+    texts = [answer for answer in run.during if not answer.failure]
     # What ends within the deadline's time of the start was not yet work under full load.
-    steady = [a for a in texts if run.began_s + options.deadline_s < a.ended_s <= run.ended_s]
+    steady = [a for a in texts if options.deadline_s < a.ended_s <= options.seconds]
     goodput = sum(a.latency_s <= options.deadline_s for a in steady) / (
         options.seconds - options.deadline_s
     )
-    refused = [a for a in run.during if a.kind in ("too_late", "overloaded", "tenant_overloaded")]
-    accepted = len(run.during) - len(refused)
+    refusals = sum(answer.failure in REFUSALS for answer in run.during)
+    accepted = len(run.during) - refusals
     kept = sum(answer.latency_s <= options.deadline_s for answer in texts)
     before_s = sorted(answer.latency_s for answer in run.before)
     facts = [
         ["capacity", f"{run.capacity:.1f} sentences/s"],
         ["came", f"{len(run.during) / options.seconds:.1f} /s"],
         ["answered in time", f"{goodput:.1f} /s, {100 * goodput / run.capacity:.0f}% of capacity"],
-        ["refused", f"{100 * len(refused) / len(run.during):.1f}%"],
+        ["refused", f"{100 * refusals / len(run.during):.1f}%"],
         ["accepted, and in time", f"{kept} of {accepted} ({100 * kept / max(1, accepted):.2f}%)"],
         ["p95 before", f"{load.quantile(before_s, 0.95):.3f} s"],
-        ["latency as before", f"{recovered_s(run):.1f} s after the end"],
+        ["latency as before", recovered(run)],
     ]
     outcomes = ("answer", "requests", "share", "p50", "p95", "p99", "max")
     memory = ("at", "characters outstanding", "Valkey used MiB")
     taken = [[phase, *(f"{n:.2f}" for n in use.values())] for phase, use in run.processors.items()]
     servers = [f"{name} RSS MiB" for name in run.samples[0].resident]
     return (
+        f"`{report.command('overload')}`\n\n"
         f"{options.seconds:g} s of {options.factor:g} times the capacity, one sentence a request,"
         f" deadline {options.deadline_s:g} s; {options.workers} workers ({engine.name}),"
         f" {options.api_processes} API process(es), results kept for {options.result_ttl_s} s.\n\n"
@@ -311,11 +256,7 @@ def told(run: Run, engine: Engine, options: argparse.Namespace, machine: str) ->
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.overload",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("overload", __doc__)
     add = parser.add_argument
     add("--seconds", type=float, default=SECONDS, help="how long the overload lasts")
     add("--factor", type=float, default=FACTOR, help="times the capacity")
@@ -325,7 +266,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=WORKERS, help="worker processes")
     add("--api-processes", type=int, default=API_PROCESSES, help="API processes")
     add("--result-ttl-s", type=int, default=RESULT_TTL_S, help="how long results are kept")
-    add("--out", type=Path, default=Path("runs/overload"), help="folder of the report")
     options = parser.parse_args(arguments)
     if not 10 <= options.seconds <= 3_600 or not 1 <= options.factor <= 20:
         parser.error("--seconds must be between 10 and 3600, --factor between 1 and 20")
@@ -340,26 +280,21 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    stop_in_order_when_terminated()
-    paced = options.engine == "paced"
-    engine = Engine(options.batch_s if paced else 0.0, SLOTS if paced else REAL_SLOTS)
     environ = {"DRAGOMAN_RESULT_TTL_S": str(options.result_ttl_s)}
-    machine = report.machine()
-    try:
-        with fleet(
-            engine, options.workers, api_processes=options.api_processes, environ=environ
+    paced = options.engine == "paced"
+    engine = stacks.paced(options.batch_s, SLOTS) if paced else stacks.bundled(REAL_SLOTS)
+
+    def measure(machine: str) -> str:
+        with stacks.stack(
+            engine.worker,
+            workers=options.workers,
+            api_processes=options.api_processes,
+            environ=environ,
         ) as service:
             run = uvloop.run(overloaded(service, engine, options))
-    except NotStarted as error:
-        print(f"overload: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    text = told(run, engine, options, machine)
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "overload.md").write_text(text, encoding="utf-8")
-    return 0
+        return told(run, engine, options, machine)
+
+    return report.made("overload", measure, options.out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from inference_worker.settings import WorkerSettings
 from inference_worker.tokens import Vocabulary
 
 SLOTS = 16
-READY = "dragoman-worker ready"
 
 
 @dataclass(frozen=True)

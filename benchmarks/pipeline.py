@@ -20,14 +20,14 @@ is answered without the engine, and nothing is translated twice.
 import argparse
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import uvloop
 
 from benchmarks import bare, load, report, stacks, trips
+from benchmarks.report import tell
 from benchmarks.requests import check, of_pair
 from benchmarks.servers import started
 from benchmarks.stacks import ENGINE_ALONE, Spent, Stack, accounted, beside, confined
@@ -93,9 +93,9 @@ def engine_row(model: str, plan: Plan, rounds: int) -> list[str]:
         model,
         middle.alone.engine,
         str(plan.records),
-        f"{plan.records / middle.alone.seconds:.2f}",
+        f"{middle.alone.rate:.2f}",
         f"{plan.records / middle.seconds:.2f}",
-        f"{statistics.median(ratios):.3f}",
+        f"{middle.ratio:.3f}",
         f"{min(ratios):.3f}–{max(ratios):.3f}",
         f"{statistics.median(one.cpu_ratio for one in done):.3f}",
         *each_us(middle.spent, plan.records, ("api", "redis")),
@@ -105,7 +105,8 @@ def engine_row(model: str, plan: Plan, rounds: int) -> list[str]:
 def through_everything(model: str, plan: Plan, environ: Mapping[str, str]) -> tuple[float, Spent]:
     """Seconds from the first request to the last answer, all of them one record each."""
     texts = bare.texts(bare.vocabulary_of(model), plan.records)
-    requests = [of_pair([text]) for text in texts]
+    # Random weights say what they say.
+    requests = [of_pair([text], blank=model != "small") for text in texts]
     with (
         stacks.stack(
             stacks.worker_of(model), model=bare.named(model), environ=environ, beside=beside()
@@ -138,7 +139,8 @@ def tier_rows(seconds: float) -> list[list[str]]:
     found = bare.texts(bare.vocabulary_of("small"), 1_000)
     texts = [text for text in found if (text.source_language, text.target_language) == PAIR]
     rows = []
-    with stacks.stack(stacks.paced_worker(0.0, TIER_SLOTS), environ=ENGINE_ALONE) as service:
+    engine = stacks.paced(0.0, TIER_SLOTS)
+    with stacks.stack(engine.worker, environ=ENGINE_ALONE) as service:
         for records, connections in TIER_SHAPES:
             requests = [
                 of_pair([*texts, *texts][start : start + records])
@@ -157,11 +159,12 @@ def tier_row(
         answers = uvloop.run(load.closed_loop(where, requests, connections, seconds))
     check(answers)
     done = len(answers) * records
+    rate = load.steady_rate([answer.ended_s for answer in answers], seconds, connections)
     latencies_ms = sorted(answer.latency_s * 1000 for answer in answers)
     return [
         f"{records} record{'s' * (records > 1)}",
         str(connections),
-        f"{done / seconds:.0f}",
+        f"{rate * records:.0f}",
         f"{load.quantile(latencies_ms, 0.5):.1f}",
         *each_us(spent[0], done, ("api", "workers", "redis")),
     ]
@@ -176,43 +179,41 @@ def each_us(spent: Spent, records: int, tier_names: Sequence[str]) -> list[str]:
 # ── The broker alone ─────────────────────────────────────────────────────────────────────────────
 
 TRIP_HEADS = (
-    *("requests", "in flight", "records/s", "**÷ XADD/s**"),
+    *("requests", "in flight", "records/s", "XADD/s", "**÷ XADD/s**"),
     *("Redis CPU-µs", "**XADD ÷ record, Redis CPU**"),
 )
 TRIP_SHAPES = (trips.Shape(1, 64), trips.Shape(16, 64), trips.Shape(1_000, 4))
 APPENDS = 300_000
 
 
-def trip_rows(seconds: float) -> tuple[trips.Appends, float, list[list[str]]]:
-    """The appends they are compared with, the server's CPU-µs for one of those, and the rows."""
+def trip_rows(seconds: float) -> tuple[str, list[list[str]]]:
+    """What appends, and the rows: each shape and the appends it is compared with in turn."""
     with stacks.valkey() as (folder, redis):
         settings = trips.settings_of(folder)
-        before_s = total(redis.cpu_s())
-        appends = trips.xadd(folder, record_bytes(), APPENDS)
-        append_us = 1e6 * (total(redis.cpu_s()) - before_s) / APPENDS
         argv = [sys.executable, "-m", "benchmarks.trips", "--redis-url", settings.redis_url]
         rows = []
         with started(argv, trips.READY):
             for shape in TRIP_SHAPES:
                 uvloop.run(trips.made(settings, shape, seconds / 5))
-                before_s = total(redis.cpu_s())
+                before_s = redis.cpu_s()
+                appends = trips.xadd(folder, record_bytes(), APPENDS)
+                between_s = redis.cpu_s()
                 records, took_s = uvloop.run(trips.made(settings, shape, seconds))
-                each = 1e6 * (total(redis.cpu_s()) - before_s) / records
+                each_s = (redis.cpu_s() - between_s) / records
+                append_s = (between_s - before_s) / APPENDS
+                rate = records / took_s
                 rows.append(
                     [
                         f"{shape.records} record{'s' * (shape.records > 1)}",
                         str(shape.in_flight),
-                        f"{records / took_s:.0f}",
-                        f"{records / took_s / appends.rate:.3f}",
-                        f"{each:.1f}",
-                        f"{append_us / each:.3f}",
+                        f"{rate:.0f}",
+                        f"{appends.rate:,.0f}",
+                        f"{rate / appends.rate:.3f}",
+                        f"{1e6 * each_s:.1f}",
+                        f"{append_s / each_s:.3f}",
                     ]
                 )
-    return appends, append_us, rows
-
-
-def total(spent: Mapping[int, float]) -> float:
-    return sum(spent.values())
+    return appends.client, rows
 
 
 def record_bytes() -> int:
@@ -253,12 +254,11 @@ def told(options: argparse.Namespace, machine: str) -> str:
             report.table(TIER_HEADS, tier_rows(options.seconds)),
         ]
     if "broker" in options.parts:
-        appends, append_us, trip_table = trip_rows(options.seconds)
+        client, trip_table = trip_rows(options.seconds)
         parts += [
             f"**The broker alone**: submit, read, begin, complete, news, outcomes, with Python on"
-            f" both ends. Compared with {appends.rate:,.0f} XADD/s by {appends.client} (-P"
-            f" {trips.PIPELINE} -c {trips.CLIENTS}, a record of {record_bytes()} bytes;"
-            f" {append_us:.1f} CPU-µs of the server each). Wanted: {WANTED_TRIPS}.",
+            f" both ends. Compared with XADD by {client} (-P {trips.PIPELINE} -c {trips.CLIENTS},"
+            f" a record of {record_bytes()} bytes), in turn. Wanted: {WANTED_TRIPS}.",
             report.table(TRIP_HEADS, trip_table),
         ]
     return "\n\n".join([*parts, f"{machine}."]) + "\n"
@@ -271,11 +271,7 @@ def planned(model: str, options: argparse.Namespace) -> Plan:
     return Plan(options.records or plan.records, plan.connections // plan.slots * slots, slots)
 
 
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def listed(known: Sequence[str]) -> "argparse._ActionType":
+def listed(known: Sequence[str]) -> Callable[[str], list[str]]:
     def read(value: str) -> list[str]:
         names = value.split(",")
         if unknown := set(names) - set(known):
@@ -286,19 +282,14 @@ def listed(known: Sequence[str]) -> "argparse._ActionType":
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.pipeline",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("pipeline", __doc__)
     add = parser.add_argument
     add("--parts", type=listed(PARTS), default=list(PARTS), help="of engine,tiers,broker")
     add("--models", type=listed(bare.MODELS), default=list(PLANS), help="of 418m,small")
-    add("--rounds", type=int, default=1, help="measurements of each model")
+    add("--rounds", type=int, default=3, help="measurements of each model")
     add("--records", type=int, default=0, help="of each measurement of a model, if not as planned")
     add("--slots", type=int, default=0, help="of the engine, if not as planned")
     add("--seconds", type=float, default=5.0, help="of each measurement without an engine")
-    add("--out", type=Path, default=Path("runs/pipeline"), help="folder of the report")
     options = parser.parse_args(arguments)
     if not 1 <= options.rounds <= 20 or not 0 <= options.records <= bare.MOST_RECORDS:
         parser.error(f"--rounds takes 1 to 20, --records up to {bare.MOST_RECORDS}")
@@ -311,8 +302,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    machine = report.machine()  # as busy as it is before anything is started
-    return report.made("pipeline", lambda: told(options, machine), options.out)
+    return report.made("pipeline", lambda machine: told(options, machine), options.out)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvloop
 
 from benchmarks import load, report, stacks, stress
 from benchmarks.cells import Cell
+from benchmarks.report import tell
 from benchmarks.requests import check, translation
 from benchmarks.stacks import Spent, Stack, accounted
 
@@ -41,7 +41,7 @@ def stack(
     workers: int, api_processes: int, slots: int, batch_s: float
 ) -> AbstractContextManager[Stack]:
     """The tiers with workers that wait instead of computing."""
-    worker = stacks.paced_worker(batch_s, slots)
+    worker = stacks.paced(batch_s, slots).worker
     return stacks.stack(worker, workers=workers, api_processes=api_processes)
 
 
@@ -75,6 +75,7 @@ def worker_rows(records: int, slots: int, batch_s: float) -> list[list[str]]:
             seconds, answers, spent = drained(service, records)
         total = len(answers) * RECORDS_PER_REQUEST
         right = sum(not answer.failure for answer in answers)
+        done = right * RECORDS_PER_REQUEST
         alone_s.setdefault(processes, seconds)
         ideal_s = -(-total // (slots * workers)) * batch_s
         row = [
@@ -82,13 +83,13 @@ def worker_rows(records: int, slots: int, batch_s: float) -> list[list[str]]:
             str(processes),
             f"{100 * right / len(answers):.0f}%",
             f"{seconds:.1f}",
-            f"{total / seconds:.0f}",
+            f"{done / seconds:.0f}",
             f"{alone_s[processes] / seconds:.2f}",
             f"{100 * ideal_s / seconds:.0f}%",
             f"{1000 * workers * seconds / total:.1f}",
             f"{1e6 * spent.by_tier['api'] / total:.0f}",
         ]
-        print("  ".join(row), file=sys.stderr, flush=True)
+        tell("  ".join(row))
         rows.append(row)
     return rows
 
@@ -118,7 +119,7 @@ class Pressed:
             *(f"{self.spent.by_tier[tier] * each:.0f}" for tier in ("api", "workers", "redis")),
             f"{self.spent.client * each:.0f}",
         ]
-        print("  ".join(row), file=sys.stderr, flush=True)
+        tell("  ".join(row))
         return row
 
 
@@ -129,7 +130,8 @@ def pressed(service: Stack, request: load.Request, seconds: float) -> Pressed:
         answers = uvloop.run(load.closed_loop(where, [request], CONNECTIONS, seconds))
     check(answers)
     latencies_ms = sorted(answer.latency_s * 1000 for answer in answers)
-    return Pressed(len(answers) / seconds, latencies_ms, found[0])
+    rate = load.steady_rate([answer.ended_s for answer in answers], seconds, CONNECTIONS)
+    return Pressed(rate, latencies_ms, found[0])
 
 
 async def finished_job(where: load.Address) -> load.Request:
@@ -180,6 +182,7 @@ def told(options: argparse.Namespace, machine: str) -> str:
     polls, translations = api_rows(options.closed_s, options.rounds)
     times = f"{options.closed_s:g} s, the median of {options.rounds}"
     return (
+        f"`{report.command('replicas')}`\n\n"
         f"**Workers.** {records:,} records in requests of {RECORDS_PER_REQUEST}, all sent at once;"
         f" a batch of up to {slots} sentences takes {batch_s:g} s, so one worker does at most"
         f" {slots / batch_s:.0f} records/s.\n\n{workers}\n\n"
@@ -192,18 +195,13 @@ def told(options: argparse.Namespace, machine: str) -> str:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.replicas",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("replicas", __doc__)
     add = parser.add_argument
     add("--records", type=int, default=RECORDS, help="records of each measurement of workers")
     add("--slots", type=int, default=SLOTS, help="sentences of a full batch")
     add("--batch-s", type=float, default=BATCH_S, help="how long a batch takes")
     add("--closed-s", type=float, default=CLOSED_S, help="length of each measurement of the API")
     add("--rounds", type=int, default=ROUNDS, help="measurements of each number of API processes")
-    add("--out", type=Path, default=Path("runs/replicas"), help="folder of the report")
     options = parser.parse_args(arguments)
     if not 1 <= options.records <= MOST_RECORDS or options.slots < 1:
         parser.error(f"--records must be between 1 and {MOST_RECORDS}, --slots at least 1")
@@ -218,8 +216,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
-    machine = report.machine()  # as busy as it is before anything is started
-    return report.made("replicas", lambda: told(options, machine), options.out)
+    return report.made("replicas", lambda machine: told(options, machine), options.out)
 
 
 if __name__ == "__main__":

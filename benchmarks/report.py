@@ -1,5 +1,6 @@
 """How measurements are told: the machine they were made on, and tables."""
 
+import argparse
 import os
 import platform
 import re
@@ -14,6 +15,8 @@ from pathlib import Path
 from benchmarks.servers import NotStarted, stop_in_order_when_terminated
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("torch", "transformers", "ctranslate2", "redis")
+SECRET = re.compile("KEY|PASSWORD|SECRET|TOKEN|URL")
 
 
 def machine() -> str:
@@ -21,7 +24,7 @@ def machine() -> str:
     cpus = len(os.sched_getaffinity(0))
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     busy = os.getloadavg()[0]
-    packages = ", ".join(f"{name} {released(name)}" for name in ("torch", "transformers", "redis"))
+    packages = ", ".join(f"{name} {released(name)}" for name in PACKAGES)
     return (
         f"{cpus} × {processor()}, {memory_gib:.0f} GiB, Linux {platform.release().split('-')[0]},"
         f" load average {busy:.1f} at the start; Python {platform.python_version()}, {packages};"
@@ -29,26 +32,54 @@ def machine() -> str:
     )
 
 
-def made(module: str, measure: Callable[[], str], folder: Path) -> int:
-    """Runs a benchmark as its command does: prints its Markdown and keeps it in ``folder``. Returns
-    the exit status: 2 if something it needs does not start, 130 if it was interrupted."""
+def made(module: str, measure: Callable[[str], str], folder: Path) -> int:
+    """Runs a benchmark as its command does: ``measure`` is given the machine, as busy as it is
+    before anything is started, and makes the Markdown, which is printed and kept in ``folder``.
+    Returns the exit status: 2 if something it needs does not start, 130 if it was interrupted."""
     stop_in_order_when_terminated()
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        text = measure()
+        text = measure(machine())
     except NotStarted as error:
         print(f"{module}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     print(text)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{module}.md").write_text(text, encoding="utf-8")
     return 0
 
 
+def parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Reads the command line of a benchmark; its docstring is the help."""
+    found = argparse.ArgumentParser(
+        f"python -m benchmarks.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    folder = Path("runs") / module
+    found.add_argument("--out", type=Path, default=folder, help="folder of the report")
+    return found
+
+
+def tell(line: str) -> None:
+    """Progress, beside the report."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def command(module: str) -> str:
-    """How this run was called."""
-    return shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
+    """How this run was called, with the settings that it found in the environment."""
+    call = shlex.join(["python", "-m", f"benchmarks.{module}", *sys.argv[1:]])
+    return " ".join([*settings(), call])
+
+
+def settings() -> list[str]:
+    """Settings of Dragoman that differ from the defaults; what is secret is not told."""
+    return [
+        f"{name}={'…' if SECRET.search(name) else shlex.quote(value)}"
+        for name, value in sorted(os.environ.items())
+        if name.startswith("DRAGOMAN_")
+    ]
 
 
 def processor() -> str:

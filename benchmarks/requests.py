@@ -2,21 +2,18 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from benchmarks import load
 from benchmarks.servers import NotStarted
-from benchmarks.workload import Text
+from benchmarks.workload import Text, read_texts
 
-SENTENCES = Path(__file__).with_name("sentences.tsv")
 SOURCE, TARGET = "en", "ja"
 
 
 def sentences() -> list[str]:
     """English sentences of the shared sample."""
-    rows = SENTENCES.read_text(encoding="utf-8").splitlines()
-    fields = (row.split("\t") for row in rows if not row.startswith("#"))
-    return list(dict.fromkeys(row[2] for row in fields if row[0] == SOURCE))
+    texts = (text.source for text in read_texts() if text.source_language == SOURCE)
+    return list(dict.fromkeys(texts))
 
 
 def translation(
@@ -24,21 +21,28 @@ def translation(
     *headers: str,
     source: str = SOURCE,
     target: str = TARGET,
+    details: bool = False,
     blank: bool = False,
 ) -> load.Request:
     """A request for some texts, with every id and a text for each wanted back; ``blank`` ones will
     do where random weights say what they say."""
     records = [{"id": str(number), "text": text} for number, text in enumerate(texts)]
     payload = {"fromLang": source, "records": records, "toLang": target}
-    raw = load.message("POST", "/translation", {"payload": payload}, *headers)
+    path = "/translation?details=true" if details else "/translation"
+    raw = load.message("POST", path, {"payload": payload}, *headers)
     return load.Request(raw, lambda status, body: wrong(status, body, len(texts), blank))
 
 
-def of_pair(texts: Sequence[Text]) -> load.Request:
-    """A request for texts of one language pair; what comes back may be blank."""
+def of_pair(texts: Sequence[Text], *, details: bool = False, blank: bool = False) -> load.Request:
+    """A request for texts of one language pair."""
     first, sources = texts[0], [text.source for text in texts]
-    source, target = first.source_language, first.target_language
-    return translation(sources, source=source, target=target, blank=True)
+    return translation(
+        sources,
+        source=first.source_language,
+        target=first.target_language,
+        details=details,
+        blank=blank,
+    )
 
 
 def wrong(status: int, body: bytes, count: int, blank: bool = False) -> str:

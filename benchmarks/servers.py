@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -18,17 +19,34 @@ STOP_S = 60.0
 LOOK_S = 0.05
 TAIL_LINES = 20
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+HOST = "127.0.0.1"
 
 
 class NotStarted(Exception):
     """A server ended or stayed silent instead of getting ready; the message is what it said."""
 
 
-def parent_and_cpu_s(process: int) -> tuple[int, float]:
-    """The parent of a process and the processor seconds it has taken. Raises OSError once it has
-    ended."""
+@dataclass(frozen=True)
+class Taken:
+    """What a process takes. ``cpu_s`` is that of all its threads, and of its children that have
+    ended: what was theirs before is then its own."""
+
+    parent: int
+    session: int
+    cpu_s: float
+    resident_bytes: int
+
+
+def taken(process: int) -> Taken:
+    """Raises OSError once it has ended."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[1]), (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    return Taken(
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        cpu_s=sum(map(int, fields[11:15])) / TICKS_PER_S,
+        resident_bytes=int(fields[21]) * PAGE_BYTES,
+    )
 
 
 class Server:
@@ -44,18 +62,26 @@ class Server:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def cpu_s(self) -> dict[int, float]:
-        """Processor seconds so far by process: itself and what it has started, directly or not."""
-        parents: dict[int, int] = {}
-        spent: dict[int, float] = {}
+    def processes(self) -> dict[int, Taken]:
+        """What it takes so far, by process: itself, what it has started, directly or not, and what
+        of that has outlived its parent."""
+        found: dict[int, Taken] = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # ended meanwhile
-                process = int(folder.name)
-                parents[process], spent[process] = parent_and_cpu_s(process)
-        ours = new = {self._process.pid}
-        while new := {one for one, parent in parents.items() if parent in new}:
+                found[int(folder.name)] = taken(int(folder.name))
+        ours = {one for one, its in found.items() if its.session == self._process.pid}
+        new = ours
+        while new := {one for one, its in found.items() if its.parent in new} - ours:
             ours = ours | new
-        return {one: spent[one] for one in ours if one in spent}
+        return {one: found[one] for one in ours}
+
+    def cpu_s(self) -> float:
+        """Processor seconds so far, of everything together."""
+        return sum(one.cpu_s for one in self.processes().values())
+
+    def resident_bytes(self) -> int:
+        """Memory of everything together; pages that processes share count for each."""
+        return sum(one.resident_bytes for one in self.processes().values())
 
     def stop(self, within_s: float) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -104,9 +130,11 @@ def started(
 
 
 def stop_in_order_when_terminated() -> None:
-    """Makes SIGTERM an exception, so that servers are stopped on the way out."""
+    """Makes SIGTERM, and a closed terminal, an exception: servers are stopped on the way out."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, leave)

@@ -10,15 +10,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks import paced
-from benchmarks.servers import Server, started
+from benchmarks.servers import HOST, Server, started
+from broker.settings import BrokerSettings
 from dragoman import embedded_redis, tiers
 from dragoman.process import Command
 from dragoman.settings import StackSettings
 from dragoman.stack import free_port
 
-HOST = "127.0.0.1"
-WORKER_READY = paced.READY
+WORKER_READY = "dragoman-worker ready"
 
 # Every record goes through the engine, once; the engine has one thread.
 ENGINE_ALONE = {
@@ -29,26 +28,51 @@ ENGINE_ALONE = {
 
 
 @dataclass(frozen=True)
+class Engine:
+    """What workers compute with, how many sentences of it they hold, and their command."""
+
+    name: str
+    slots: int
+    worker: Sequence[str]
+
+
+def paced(batch_s: float, slots: int) -> Engine:
+    """Waits ``batch_s`` for each batch instead of computing (``benchmarks/paced``)."""
+    argv = [sys.executable, "-m", "benchmarks.paced", "--slots", str(slots)]
+    return Engine(f"waits {batch_s:g} s a batch", slots, [*argv, "--batch-s", str(batch_s)])
+
+
+def bundled(slots: int) -> Engine:
+    """The bundled model."""
+    worker = [tiers.program("dragoman-worker"), "--slots", str(slots)]
+    return Engine("bundled model", slots, worker)
+
+
+def worker_of(model: str) -> list[str]:
+    """The worker as it is installed, or one that can serve what only the benchmarks know."""
+    if model == "small":
+        return [tiers.program("dragoman-worker")]
+    return [sys.executable, "-m", "benchmarks.bare", "serve", "--model", model]
+
+
+@dataclass(frozen=True)
 class Stack:
-    """A running service, its tiers apart."""
+    """A running service, its tiers apart. ``url`` is empty and ``api`` missing without an API."""
 
     url: str
+    settings: BrokerSettings
     redis: Server
-    api: Server
+    api: Server | None
     workers: list[Server]
 
     def at(self, url: str) -> "Stack":
         """The same, reached in another way."""
         return replace(self, url=url)
 
-    def cpu_s(self) -> dict[str, dict[int, float]]:
-        """Processor seconds so far by tier and process."""
-        workers = [worker.cpu_s() for worker in self.workers]
-        return {
-            "api": self.api.cpu_s(),
-            "workers": {pid: spent for each in workers for pid, spent in each.items()},
-            "redis": self.redis.cpu_s(),
-        }
+    def servers(self) -> dict[str, Server]:
+        """By name."""
+        workers = {f"worker {number}": one for number, one in enumerate(self.workers, start=1)}
+        return {"valkey": self.redis, **workers} | ({"api": self.api} if self.api else {})
 
 
 @contextmanager
@@ -61,18 +85,19 @@ def stack(
     environ: Mapping[str, str] | None = None,
     beside: Collection[int] = (),
 ) -> Iterator[Stack]:
-    """Valkey, API and workers that are started by the command ``worker``, all ready.
+    """Valkey, API (unless it is to have no processes) and workers that are started by the command
+    ``worker``, all ready.
 
     ``environ`` goes to every tier. ``beside`` are the processors of Valkey and API, if not all.
     Raises NotStarted.
     """
-    settings = StackSettings(port=free_port(HOST), api_processes=api_processes, model=model)
+    settings = StackSettings(port=free_port(HOST), api_processes=max(1, api_processes), model=model)
     with ExitStack() as exits:
         folder, redis = exits.enter_context(valkey(beside))
         where = {
             "DRAGOMAN_REDIS_URL": embedded_redis.redis_url(folder),
             "DRAGOMAN_ACCESS_LOG": "false",
-            "DRAGOMAN_MEMORY": "false",
+            "DRAGOMAN_MEMORY": "false",  # repeated sentences are to cost what others do
             "DRAGOMAN_NICE": str(settings.nice),  # as with ``dragoman up``
             **(environ or {}),
         }
@@ -80,8 +105,12 @@ def stack(
             exits.enter_context(started(worker, WORKER_READY, environ=where))
             for _ in range(workers)
         ]
-        api = exits.enter_context(run(tiers.api(settings, where), beside))
-        yield Stack(f"http://{HOST}:{settings.port}", redis, api, fleet)
+        url, api = "", None
+        if api_processes:
+            url = f"http://{HOST}:{settings.port}"
+            api = exits.enter_context(run(tiers.api(settings, where), beside))
+        broker = BrokerSettings(redis_url=where["DRAGOMAN_REDIS_URL"])
+        yield Stack(url, broker, redis, api, fleet)
 
 
 @contextmanager
@@ -92,12 +121,6 @@ def valkey(cpus: Collection[int] = ()) -> Iterator[tuple[Path, Server]]:
         command = embedded_redis.command(program, Path(name), data_dir=None, lock=None)
         with run(command, cpus) as server:
             yield Path(name), server
-
-
-def paced_worker(batch_s: float, slots: int) -> list[str]:
-    """The command of a worker that waits ``batch_s`` for each batch instead of computing."""
-    argv = [sys.executable, "-m", "benchmarks.paced", "--slots", str(slots)]
-    return [*argv, "--batch-s", str(batch_s)]
 
 
 @contextmanager
@@ -125,28 +148,32 @@ class Spent:
 def accounted(service: Stack) -> Iterator[list[Spent]]:
     """Puts one ``Spent`` into the list when the context ends."""
     found: list[Spent] = []
-    before, client = service.cpu_s(), time.process_time()
+    before, client_s = by_process(service), time.process_time()
     yield found
-    after = service.cpu_s()
-    used = {
-        tier: {pid: spent - before[tier].get(pid, 0.0) for pid, spent in after[tier].items()}
-        for tier in after
-    }
-    total = sum(used["api"].values()) or 1.0
+    client_s = time.process_time() - client_s  # before the tiers are looked at, which takes some
+    after = by_process(service)
+    api = {pid: spent - before["api"].get(pid, 0.0) for pid, spent in after["api"].items()}
+    total = sum(api.values()) or 1.0
     found.append(
         Spent(
-            {tier: sum(spent.values()) for tier, spent in used.items()},
-            sorted((spent / total for spent in used["api"].values() if spent > 0), reverse=True),
-            time.process_time() - client,
+            {tier: sum(after[tier].values()) - sum(before[tier].values()) for tier in after},
+            sorted((spent / total for spent in api.values() if spent > 0), reverse=True),
+            client_s,
         )
     )
 
 
-def worker_of(model: str) -> list[str]:
-    """The worker as it is installed, or one that can serve what only the benchmarks know."""
-    if model == "small":
-        return [tiers.program("dragoman-worker")]
-    return [sys.executable, "-m", "benchmarks.bare", "serve", "--model", model]
+def by_process(service: Stack) -> dict[str, dict[int, float]]:
+    """Processor seconds so far by tier and process."""
+    by_tier = {
+        "api": [service.api] if service.api else [],
+        "workers": service.workers,
+        "redis": [service.redis],
+    }
+    return {
+        tier: {pid: one.cpu_s for each in servers for pid, one in each.processes().items()}
+        for tier, servers in by_tier.items()
+    }
 
 
 def beside() -> Collection[int]:

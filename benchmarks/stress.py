@@ -29,13 +29,13 @@ from pathlib import Path
 
 from benchmarks import baseline, load, report
 from benchmarks.cells import HEADS, Cell, Result, agreement, draw, judged
+from benchmarks.report import tell
 from benchmarks.requests import sentences, translation
-from benchmarks.servers import NotStarted, Server, started, stop_in_order_when_terminated
+from benchmarks.servers import HOST, NotStarted, Server, started, stop_in_order_when_terminated
 from dragoman import scrape
 from dragoman.stack import free_port
 
 OURS = "Dragoman"
-HOST = "127.0.0.1"
 BEAMS = 5
 PAY_SIZES, SLEEPS_S, NUM_REQ = (1, 16), (0.5, 0.1, 0.01), 100
 TIMEOUT_S = 300.0  # the longest that POST /translation waits
@@ -92,7 +92,7 @@ class Service:
     server: Server | None = None
 
     def cpu_s(self) -> float:
-        return sum(self.server.cpu_s().values()) if self.server else 0.0
+        return self.server.cpu_s() if self.server else 0.0
 
 
 @contextmanager
@@ -138,6 +138,7 @@ def told(results: Sequence[Result], options: argparse.Namespace, machine: str) -
     """The report in Markdown."""
     engines = dict.fromkeys(f"{result.side}: {result.engine}" for result in results)
     parts = [
+        f"`{report.command('stress')}`",
         report.table(HEADS, [result.row() for result in results]),
         f"Seconds; quantiles and means are of the answered requests. A request succeeds if a 200"
         f" with every id and a text for each comes within {options.timeout_s:g} s of when it was"
@@ -153,8 +154,7 @@ def given(options: argparse.Namespace) -> str:
     """Settings that are not the defaults."""
     if options.url:
         return "a server that was running already"
-    names = sorted(name for name in os.environ if name.startswith("DRAGOMAN_"))
-    return " ".join(f"{name}={os.environ[name]}" for name in names) or "default settings"
+    return " ".join(report.settings()) or "default settings"
 
 
 def write(folder: Path, results: Sequence[Result], text: str) -> None:
@@ -165,15 +165,11 @@ def write(folder: Path, results: Sequence[Result], text: str) -> None:
     try:
         draw(results, folder / "stress.png")
     except ImportError:
-        print("no picture: pip install matplotlib", file=sys.stderr)
+        tell("no picture: pip install matplotlib")
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.stress",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("stress", __doc__)
     add = parser.add_argument
     add("--pay-size", type=int, default=1, help="records of a request")
     add("--num-req", type=int, default=NUM_REQ, help="requests (of each cell)")
@@ -190,7 +186,6 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--url", default="", help="a running server of this machine instead of a fresh one")
     add("--model", default="small", help="checkpoint of both services")
     add("--workers", type=int, nargs="+", default=[1], help="workers of Dragoman; may be several")
-    add("--out", type=Path, default=Path("runs/stress"), help="folder of the report")
     options = parser.parse_args(arguments)
     if options.baseline is None:
         options.baseline = []
@@ -239,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for cell, (name, serving) in itertools.product(cells(options), sides(options).items()):
             with serving() as service:
                 results.append(measured(name, cell, service, options.timeout_s))
-            print("  ".join(results[-1].row()), file=sys.stderr, flush=True)
+            tell("  ".join(results[-1].row()))
     except NotStarted as error:
         print(f"stress: {error}", file=sys.stderr)
         return 2

@@ -1,5 +1,6 @@
 """Latency: the arithmetic, the engine by itself, and a small run of each side."""
 
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from benchmarks import bare, latency, stacks
 from benchmarks.curve import Point, Side, draw, quoted_table
-from benchmarks.latency import Alone
+from benchmarks.latency import Attended, Connected
+from benchmarks.stacks import Spent
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 
 RUN = bare.Run(100, 2.0, 2.0, "any")
@@ -66,9 +68,23 @@ def test_the_engine_with_sentences_that_come_when_they_are_due() -> None:
 
 def test_the_engine_with_clients_that_wait() -> None:
     engine = CountedEngine()
-    took_s = bare.attended(engine, sentences(5), clients=3, seconds=0.01)
+    found = bare.attended(engine, sentences(5), clients=3, seconds=0.01)
     assert set(engine.steps) == {3}
-    assert len(took_s) == 3 * len(engine.steps)
+    assert len(found.took_s) == len(found.ended_s) == 3 * len(engine.steps)
+    assert found.ended_s == sorted(found.ended_s)
+
+
+def test_what_clients_asked_for_before_the_end_is_translated_and_told() -> None:
+    class Slow(CountedEngine):
+        def step(self) -> list[Finished]:
+            time.sleep(0.02)
+            first, *self.inside = self.inside
+            return [Finished(first.key, (Hypothesis((), 0.0),))]
+
+    found = bare.attended(Slow(), sentences(5), clients=3, seconds=0.03)
+    assert len(found.took_s) >= 3
+    assert max(found.ended_s) > 0.03
+    assert Attended.of(found, 3, 0.03).rate == len(found.ended_s) / max(found.ended_s)
 
 
 def test_added_latency_is_the_difference_of_quantiles() -> None:
@@ -105,23 +121,34 @@ def test_the_report_and_the_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     side = Side.of([0.01, 0.02, 0.4])
     points = [Point(share, 50 * share, side, side) for share in (0.1, 0.3)]
-    engine = Alone(RUN, side, side)
-    row = latency.baseline_row("one after the other", "bare", side, 2.0)
+    found = Attended(side, 1.5)
+    row = latency.baseline_row("one after the other", "bare", found)
     assert row == ["one after the other", "bare", "1.5", "20.0", "400.0", "400.0", "400.0"]
-    text = latency.told(engine, points, [row], [["x"] * 8], "a machine")
+    text = latency.told(RUN, points, [row], [["x"] * 8], "a machine")
     assert "it does 50.0 sentences/s" in text
     assert "3 requests, the two sides in 4 turns. Wanted" in text
     draw(points, tmp_path / "latency.png")
     assert (tmp_path / "latency.png").stat().st_size > 5_000
 
 
+def test_ways_to_connect_are_compared_over_all_turns() -> None:
+    new, kept = Connected(), Connected()
+    for way, rate, ms in ((new, 50.0, 20.0), (kept, 100.0, 10.0), (new, 30.0, 40.0)):
+        spent = Spent({"api": 0.004, "workers": 9.0, "redis": 9.0}, [1.0], 0.002)
+        way.add(Attended(Side([ms] * 2), rate), spent)
+    assert kept.row("kept", 48, new) == [
+        *("kept", "48", "100", "2.50", "10.0", "10.0", "2000", "1000"),
+    ]
+    assert new.row("new", 48, new)[2:6] == ["40", "1.00", "20.0", "40.0"]
+
+
 @pytest.mark.slow
 def test_a_service_without_an_engine() -> None:
-    with latency.serving(stacks.paced_worker(0.0, 16)) as service:
+    with latency.serving(stacks.paced(0.0, 16).worker) as service:
         found = latency.loaded(service, latency.load.poisson(100.0, 0.2))
         assert len(found) > 5
-        assert latency.attended(service, 2, 0.1, kept=False).latencies_ms
-        assert latency.attended(service, 1, 0.1, pause_s=0.01).latencies_ms
+        assert latency.attended(service, 2, 0.1, kept=False).rate > 0
+        assert latency.attended(service, 1, 0.1, pause_s=0.01).side.latencies_ms
 
 
 def test_what_makes_no_sense_is_refused() -> None:

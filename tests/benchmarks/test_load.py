@@ -2,6 +2,7 @@
 
 import asyncio
 import statistics
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from benchmarks import load
+from benchmarks.requests import translation
 
 Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -76,12 +78,39 @@ async def test_requests_are_sent_without_waiting_for_answers() -> None:
         (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nbye"), "no"),
         (saying(b"HTTP/1.1 200 OK\r\n\r\n"), "not an answer"),
         (saying(b"nonsense\r\n\r\n"), "not an answer"),
+        (saying(b"HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi"), "not an answer"),
     ],
 )
 async def test_what_is_no_answer(respond: Respond, failure: str) -> None:
     async with server(respond) as where:
         (answer,) = await load.open_loop(where, [REQUEST], [0.0], 0.5)
     assert answer.failure == failure
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b"null", b"hi", b'{"result":[{}]}', b'{"result":3}']
+)
+async def test_an_answer_of_another_form_is_none(body: bytes) -> None:
+    request = translation(["Good morning."])
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with server(saying(answer)) as where:
+        (found,) = await load.open_loop(where, [request], [0.0], 30.0)
+    assert found.failure == "not an answer"
+    assert found.body == b""
+
+
+async def test_an_answer_that_a_busy_client_reads_too_late_is_late() -> None:
+    """The answer and the end of the patience are there at once: the loop was busy meanwhile."""
+
+    def busy(status: int, body: bytes) -> str:
+        time.sleep(0.3)
+        return ""
+
+    request = load.Request(REQUEST.raw, busy)
+    async with server(saying(OK)) as where:
+        (open_one,) = await load.open_loop(where, [request], [0.0], 0.25)
+        (drained_one,) = await load.drained(where, [request], 1, 0.25)
+    assert open_one.failure == drained_one.failure == load.TIMED_OUT
 
 
 async def test_nobody_listens() -> None:
@@ -113,6 +142,60 @@ async def test_latency_counts_from_when_a_request_was_due() -> None:
         late, on_time = await load.open_loop(where, [REQUEST] * 2, [-5.0, 0.0], 30.0)
     assert late.latency_s >= 5.0
     assert late.latency_s - on_time.latency_s > 4.0
+
+
+async def test_latency_counts_from_when_a_request_was_sent_early() -> None:
+    """Timers of uvloop know milliseconds, and may be early by one."""
+    pool = load.Pool(("127.0.0.1", 1), 0)
+    due_s = load.now_s() + 3_600.0
+    answer = await load._answer(pool, REQUEST, due_s, 30.0, load.now_s())
+    assert answer.failure == "connection: ConnectionRefusedError"
+    assert answer.latency_s > 0.0
+
+
+async def test_connections_that_the_server_has_closed_are_not_used_again() -> None:
+    connections = 0
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        writer.close()
+
+    async with server(respond) as where:
+        pool = load.Pool(where, 1)
+        await pool.fill()
+        kept = await pool.take()
+        await kept.exchange(REQUEST.raw)
+        pool.give_back(kept)
+        another = await pool.take()
+        assert another is not kept
+        another.close()
+        answers = await load.drained(where, [REQUEST] * 3, connections=1, timeout_s=30.0)
+    assert [answer.failure for answer in answers] == [""] * 3
+    assert connections == 5
+
+
+async def test_a_connection_that_breaks_is_a_failure_and_the_next_request_goes_on() -> None:
+    turns = iter([slam, *[saying(OK)] * 3])
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await next(turns)(reader, writer)
+
+    async with server(respond) as where:
+        answers = await load.drained(where, [REQUEST] * 3, connections=1, timeout_s=30.0)
+    broken, *rest = [answer.failure for answer in answers]
+    assert broken.startswith("connection: ")
+    assert rest == ["", ""]
+
+
+def test_the_rate_is_what_came_while_callers_kept_coming() -> None:
+    ended_s = [number / 100 for number in range(1, 1_101)]
+    assert load.steady_rate(ended_s, 10.0, callers=64) == 100.0
+    assert load.steady_rate([4.0, 8.0, 16.0], 10.0, callers=64) == 3 / 16
+    assert load.steady_rate([], 10.0, callers=1) == 0.0
 
 
 async def test_kept_connections_are_used_again_and_more_are_opened_while_all_are_busy() -> None:

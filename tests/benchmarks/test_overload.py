@@ -1,27 +1,32 @@
 """Tests of the overload benchmark: what its report makes of what was seen."""
 
-import os
+import itertools
+import sys
 import time
 
 import pytest
 
-from benchmarks import overload
-from benchmarks.fleet import Engine, Fleet
-from benchmarks.overload import Answer, Run, Sample, arrivals, recovered_s
+from benchmarks import load, overload
+from benchmarks.load import Answer
+from benchmarks.overload import Run, Sample, recovered
+from benchmarks.servers import started
+from benchmarks.stacks import Stack, paced
 from broker.settings import BrokerSettings
 
 
 def seen() -> Run:
     """20 s at 10 a second, of which two are answered in time; calm before and after."""
-    run = Run(capacity=2.0, began_s=100.0, ended_s=120.0)
-    run.before = [Answer(90.0 + n, 0.5, "text") for n in range(5)]
+    run = Run(capacity=2.0)
+    run.before = [Answer(0.5, ended_s=n + 0.5) for n in range(5)]
     for n in range(200):
-        due_s = 100.0 + n / 10
+        due_s = n / 10
         run.during.append(
-            Answer(due_s, 4.0, "text") if n % 5 == 0 else Answer(due_s, 0.01, "too_late")
+            Answer(4.0, ended_s=due_s + 4.0)
+            if n % 5 == 0
+            else Answer(0.01, "too_late", ended_s=due_s + 0.01)
         )
-    run.during[50] = Answer(105.0, 6.0, "text")
-    run.after = [Answer(120.0 + n, 3.0 if n < 2 else 0.6, "text") for n in range(10)]
+    run.during[50] = Answer(6.0, ended_s=11.0)
+    run.after = [Answer(late := 3.0 if n < 2 else 0.6, ended_s=n + late) for n in range(10)]
     run.processors = {
         "capacity": {"api": 0.25, "client": 0.1},
         "overload": {"api": 0.5, "client": 0.3},
@@ -32,7 +37,7 @@ def seen() -> Run:
 
 def test_the_report_tells_goodput_refusals_and_what_was_kept() -> None:
     options = overload.parsed(["--seconds", "20"])
-    text = overload.told(seen(), Engine(0.5, 8), options, "a machine")
+    text = overload.told(seen(), paced(0.5, 8), options, "a machine")
     assert "| answered in time" in text
     assert "1.9 /s, 97% of capacity" in text  # from 5 s on, without the late one
     assert "39 of 40 (97.50%)" in text
@@ -43,26 +48,43 @@ def test_the_report_tells_goodput_refusals_and_what_was_kept() -> None:
     assert "| overload          | 0.50 |   0.30 |" in text
 
 
-def test_what_is_used_of_the_processors_is_measured_by_process() -> None:
-    service = Fleet(BrokerSettings(), "", {"own": [os.getpid()], "ended": []})
-    use = overload.Use(service)
-    end_s = time.process_time() + 0.2
-    while time.process_time() < end_s:
-        sum(range(1_000))
-    used = use.processors()
-    assert list(used) == ["own", "ended", "client"]
-    assert used["own"] > 0.0 < used["client"]
-    assert used["ended"] == 0.0
+def test_what_is_used_of_the_processors_is_measured_by_server() -> None:
+    code = "print('spinning', flush=True)\nwhile True: pass"
+    with started([sys.executable, "-c", code], "spinning") as spinning:
+        use = overload.Use(Stack("", BrokerSettings(), spinning, None, []))
+        end_s = time.process_time() + 0.2
+        while time.process_time() < end_s or not spinning.cpu_s():
+            sum(range(1_000))
+        used = use.processors()
+    assert list(used) == ["valkey", "client"]
+    assert min(used.values()) > 0.0
 
 
 def test_recovery_counts_from_the_end_to_the_last_slow_answer() -> None:
-    assert recovered_s(seen()) == 1.0
+    run = seen()
+    assert recovered(run) == "1.0 s after the end"
+    run.after.append(Answer(0.01, "too_late", ended_s=20.0))
+    assert recovered(run) == "not within 20 s after the end"
 
 
-def test_arrivals_are_independent_and_the_same_for_the_same_figures() -> None:
-    due_s = list(arrivals(100.0, 50.0))
-    assert due_s == list(arrivals(100.0, 50.0)) == sorted(due_s)
-    assert 4_500 < len(due_s) < 5_500
+def test_requests_differ_and_only_a_text_is_an_answer() -> None:
+    one, other = itertools.islice(overload.requests(5.0), 2)
+    assert b"X-Deadline-Ms: 5000\r\n" in one.raw != other.raw
+    assert one.reject(200, b'{"result":[{"id":"0","text":"Ja."}]}') == ""
+    assert one.reject(200, b'{"result":[{"id":"0","error":{}}]}') == "a record without text"
+    assert one.reject(503, b'{"code":"too_late"}') == "too_late"
+    assert one.reject(502, b"{}") == "status 502"
+
+
+async def test_a_service_that_translates_nothing_has_no_capacity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refusing(*_: object) -> list[Answer]:
+        return [Answer(0.1, "too_late", ended_s=7.0)] * 3
+
+    monkeypatch.setattr(load, "closed_loop", refusing)
+    with pytest.raises(overload.NotStarted, match="nothing was translated"):
+        await overload.capacity(("127.0.0.1", 1), 3, 5.0)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import ctranslate2
 import pytest
 import sentencepiece
 
-from benchmarks import argos, load, peers, services
-from benchmarks.peers import Found, Overloaded
+from benchmarks import argos, load, peers, report, services
+from benchmarks.peers import Found
 from benchmarks.servers import NotStarted
 from benchmarks.services import PEERS, Given
 from benchmarks.workload import SMALL
@@ -44,40 +44,78 @@ def test_answers(name: str, body: object, text: str) -> None:
     assert services.text_of(raw) == text
 
 
+OVERLOAD = [
+    load.Answer(0.1),
+    load.Answer(0.004, "status 503"),
+    load.Answer(0.002, "status 429"),
+    load.Answer(5.0, load.TIMED_OUT),
+    load.Answer(5.0, "status 504"),
+]
+
+
 def test_overload_is_judged() -> None:
-    answers = [
-        load.Answer(0.1),
-        load.Answer(0.004, "status 503"),
-        load.Answer(0.002, "status 429"),
-        load.Answer(5.0, load.TIMED_OUT),
-        load.Answer(5.0, "status 504"),
+    assert peers.judged(OVERLOAD) == ["20.0%", "40.0%", "40.0%", "4"]
+    assert peers.neither(OVERLOAD) == {load.TIMED_OUT: 1, "status 504": 1}
+    assert peers.judged([load.Answer(0.1)]) == ["100.0%", "0.0%", "0.0%", "–"]
+    assert not peers.neither([load.Answer(0.1)])
+
+
+def found(name: str, *rates: float) -> Found:
+    """A round for each rate."""
+    body = b'{"result":[{"id":"0","text":"a"}]}' if name == "dragoman" else b'{"text":"a"}'
+    quiet = [load.Answer(0.01, "", body), load.Answer(0.02, "", body)]
+    return Found(BY_NAME[name], [*rates], [0.02] * len(rates), quiet, OVERLOAD)
+
+
+def test_ratios_are_those_of_rounds() -> None:
+    ours, theirs = (
+        found("dragoman", 90.0, 60.0, 100.0),
+        found("litserve-generate", 30.0, 30.0, 25.0),
+    )
+    assert peers.times_as_fast(ours, theirs) == [3.0, 2.0, 4.0]
+    assert theirs.row(ours)[2:] == [
+        *("30.0", "3.00 (2.00–4.00)", "100%", "20", "10", "20"),
+        *("20.0%", "40.0%", "40.0%", "4"),
     ]
-    found = peers.judged(answers)
-    assert (found.sent, found.answered, found.refused_s) == (5, 1, [0.002, 0.004])
-    assert found.others == {load.TIMED_OUT: 1, "status 504": 1}
-    assert found.row() == ["20%", "40%", "40%", "4"]
-    assert Overloaded(2, 2, [], {}).row() == ["100%", "0%", "0%", "–"]
-
-
-def test_the_rate_counts_answers_until_callers_stop_coming() -> None:
-    assert peers.steady_rate([number / 100 for number in range(1, 1_101)], 10.0) == 100.0
-    assert peers.steady_rate([4.0, 8.0, 16.0], 10.0) == 3 / 16
 
 
 def test_the_report_names_who_is_missing_and_the_best_of_each_kind() -> None:
-    quiet = {"quiet_ms": (10.0, 20.0), "texts": ("a", "b"), "overload": Overloaded(2, 2, [], {})}
-    found = [
-        Found(BY_NAME["dragoman"], 90.0, 0.01, **quiet),  # type: ignore[arg-type]
-        Found(BY_NAME["fastapi-generate"], 15.0, 0.05, **quiet),  # type: ignore[arg-type]
-        Found(BY_NAME["litserve-generate"], 30.0, 0.03, **quiet),  # type: ignore[arg-type]
+    all_found = [
+        found("dragoman", 90.0),
+        found("fastapi-generate", 15.0),
+        found("litserve-generate", 30.0),
         Found(BY_NAME["ray-generate"], failure="cannot be installed: no network"),
     ]
-    text = peers.told(found, peers.parsed([]), "a machine")
+    text = peers.told(all_found, peers.parsed([]), "a machine")
     assert "Ray Serve, `@serve.batch` is missing: cannot be installed: no network" in text
     assert "uses transformers (LitServe, batched): 3.00 times (wanted 3)" in text
+    assert "LitServe, batched, neither answered nor refused: 1 × timeout, 1 × status 504." in text
     assert "uses CTranslate2" not in text.rpartition("|")[2]
-    for one in found:
-        assert len(one.row(found[0])) == len(peers.HEADS)
+    for one in all_found:
+        assert len(one.row(all_found[0])) == len(peers.HEADS)
+
+
+def test_rounds_go_there_and_back_and_leave_out_who_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+
+    def measure(one: Found, given: Given, rate: float, seconds: float) -> None:
+        order.append(one.peer.name)
+        if one.peer.name == "ray-generate":
+            raise NotStarted("no")
+        one.rates.append(1.0)
+        one.cpu_s.append(1.0)
+        one.quiet, one.overload = found(one.peer.name, 1.0).quiet, OVERLOAD
+
+    monkeypatch.setattr(peers, "measure", measure)
+    monkeypatch.setattr(report, "stop_in_order_when_terminated", lambda: None)
+    names = "dragoman,ray-generate,fastapi-generate"
+    status = peers.main(["--peers", names, "--rounds", "3", "--out", str(tmp_path)])
+    assert status == 1
+    there = ["dragoman", "fastapi-generate", "ray-generate"]
+    assert order == [*there, "fastapi-generate", "dragoman", "dragoman", "fastapi-generate"]
+    assert "Ray Serve, `@serve.batch` is missing: no" in (tmp_path / "peers.md").read_text()
 
 
 def test_what_cannot_be_installed_is_told(tmp_path: Path) -> None:

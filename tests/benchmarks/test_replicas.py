@@ -27,7 +27,7 @@ def test_a_small_run() -> None:
         assert not any(answer.failure for answer in answers)
         assert seconds > 0
         assert set(spent.by_tier) == {"api", "workers", "redis"}
-        assert len(service.api.cpu_s()) >= 3  # its supervisor and two processes
+        assert len(service.servers()["api"].processes()) >= 3  # its supervisor and two processes
         where = load.address(service.url)
         poll = uvloop.run(replicas.finished_job(where))
         row = replicas.pressed(service, poll, seconds=0.3).row(2)
