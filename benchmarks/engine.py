@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from benchmarks import report
 from benchmarks.ceilings import decoding_floor_s, measure_ceilings
 from benchmarks.contenders import (
     Contender,
@@ -41,7 +42,7 @@ BASELINES = ("transformers", "CTranslate2")
 
 
 def main() -> int:
-    given = arguments()
+    given, machine = arguments(), report.machine()
     given.types = given.types or ("float32,bfloat16,int8" if given.device == "cpu" else "bfloat16")
     directory = prepared(given)
     for mix in given.mixes.split(","):
@@ -50,6 +51,7 @@ def main() -> int:
             width, beams = (int(number) for number in cell.split("x"))
             rules = Rules(beams=beams, max_length=MAX_LENGTH)
             run_cell(given, directory, mix, width, rules, sentences)
+    print(f"\n{machine}.")
     return 0
 
 
@@ -173,8 +175,8 @@ def row(contender: Contender) -> str:
     cpu = statistics.median(contender.cpu_s)
     spread = (max(contender.cpu_s) - min(contender.cpu_s)) / cpu
     return (
-        f"{contender.name:40} {cpu:7.2f} s CPU (spread {spread:4.0%})"
-        f" {contender.tokens / cpu:8.0f} tokens/s"
+        f"{contender.name:40} {cpu:7.2f} s CPU (spread {spread:4.0%}), {contender.tokens:6}"
+        f" tokens, {contender.tokens / cpu:6.0f} a second"
     )
 
 

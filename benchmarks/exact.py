@@ -25,13 +25,13 @@ import torch
 import transformers
 from transformers import LogitsProcessor, LogitsProcessorList, M2M100ForConditionalGeneration
 
+from benchmarks.workload import SMALL
 from inference_worker.engine.continuous.checkpoint import load_checkpoint
 from inference_worker.engine.continuous.engine import ContinuousEngine
 from inference_worker.engine.continuous.graphs import Replay
 from inference_worker.engine.continuous.rules import Rules
 from inference_worker.engine.protocol import Finished, Hypothesis, Sentence
 
-SMALL = Path(__file__).parents[1] / "models" / "small"
 SCORE_TOLERANCE = 2e-4
 REFERENCE_BATCH = 16
 PAD, END = 1, 2

@@ -12,6 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from benchmarks import report
 from benchmarks.contenders import Contender, by_length, continuous, ctranslate, transformers_static
 from benchmarks.engine import MAX_LENGTH, WARM_UP, make_sentences, prepared, row
 from benchmarks.exact import load_model
@@ -22,10 +23,11 @@ from inference_worker.engine.protocol import Sentence
 
 
 def main() -> int:
-    given = arguments()
+    given, machine = arguments(), report.machine()
     directory = prepared(given)
     for mix in MIXES:
         run_mix(given, directory, mix)
+    print(f"\n{machine}.")
     return 0
 
 

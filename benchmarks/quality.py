@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks import report
 from benchmarks.workload import SMALL, Text, read_texts
 from broker.warnings import MEANING
 from inference_worker.engine.continuous.rules import Rules, shipped_rules
@@ -278,17 +279,13 @@ def rates(name: str, counts: Counter[str], total: int, codes: Sequence[str]) -> 
     return "| " + " | ".join([name, f"{total:,}", *cells]) + " |"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--references", type=Path, help="pairs as models.training writes them")
-    parser.add_argument("--cache", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--compute-type", default="int8", help="of CTranslate2")
-    parser.add_argument("--show", action="store_true", help="print every sentence that changed")
-    given = parser.parse_args()
+def told(given: argparse.Namespace, machine: str) -> str:
+    """Measures, and reports in Markdown."""
+    parts = [f"`{report.command('quality')}`"]
     if given.references:
         pairs = read_pairs(given.references)
-        print("\n".join(references(Text(*pair[:4]) for pair in pairs)))
-        return 0
+        parts.append("\n".join(references(Text(*pair[:4]) for pair in pairs)))
+        return "\n\n".join([*parts, f"{machine}."]) + "\n"
     known, tests = Vocabulary(SMALL), held_out()
     reduced = hiding(tests, given.cache / "reduced")
     lacking = [t for t in tests if reduced.encode(t.text.source, t.languages[0]).unknown]
@@ -299,22 +296,45 @@ def main() -> int:
     ):
         translator = Translator(given.cache, given.compute_type, vocabulary)
         answers, costs = translate(translator, tasks)
-        print("\n".join(["", *table(answers, name), "", f"Findings: {findings_of(answers)}."]))
+        parts.append("\n".join(table(answers, name)))
         checked_us = costs.checks_s / len(tasks) * 1e6
-        print(
-            f"Processor time: model {costs.first_s:.2f} s, checks {costs.checks_s:.3f} s"
+        parts.append(
+            f"Findings: {findings_of(answers)}."
+            f" Processor time: model {costs.first_s:.2f} s, checks {costs.checks_s:.3f} s"
             f" ({checked_us:.0f} µs a sentence), second tries {costs.again_s:.2f} s"
             f" (+{(costs.again_s + costs.checks_s) / costs.first_s:.1%})."
         )
         if given.show:
-            for answer in answers:
-                if answer.kept.text != answer.plain.text:
-                    print(f"{'>'.join(answer.task.languages)} {answer.task.text.source}")
-                    print(f"  - {answer.plain.text} {dict(answer.plain.findings)}")
-                    print(f"  + {answer.kept.text} {dict(answer.kept.findings)}")
-    print("\nReferences of the held-out set\n")
-    print("\n".join(references(read_texts())))
-    return 0
+            report.tell(changes(answers))
+    parts.append("References of the held-out set, of which none should fail a check:")
+    parts.append("\n".join(references(read_texts())))
+    return "\n\n".join([*parts, f"{machine}."]) + "\n"
+
+
+def changes(answers: Iterable[Answer]) -> str:
+    """Every sentence that changed: what the model says, and what is kept."""
+    return "\n".join(
+        f"{'>'.join(one.task.languages)} {one.task.text.source}\n"
+        f"  - {one.plain.text} {dict(one.plain.findings)}\n"
+        f"  + {one.kept.text} {dict(one.kept.findings)}"
+        for one in answers
+        if one.kept.text != one.plain.text
+    )
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = report.parser("quality", __doc__)
+    add = parser.add_argument
+    add("--references", type=Path, help="pairs as models.training writes them")
+    add("--cache", type=Path, default=Path("runs/quality"), help="where the models are kept")
+    add("--compute-type", default="int8", help="of CTranslate2")
+    add("--show", action="store_true", help="tell every sentence that changed")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parsed(arguments)
+    return report.made("quality", lambda machine: told(given, machine), given.out)
 
 
 if __name__ == "__main__":
