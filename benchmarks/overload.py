@@ -37,7 +37,7 @@ from broker.connection import connect
 from broker.producer import Producer
 
 SECONDS, FACTOR, DEADLINE_S, RESULT_TTL_S = 60.0, 3.0, 5.0, 15
-BATCH_S, SLOTS, REAL_SLOTS, WORKERS, API_PROCESSES = 0.5, 8, 32, 2, 1
+BATCH_S, SLOTS, REAL_SLOTS, WORKERS, API_PROCESSES = 0.5, 8, 16, 2, 1
 CAPACITY_S, CALM_S, AFTER_S = 10.0, 5.0, 20.0
 CALM_SHARE = 0.1  # of the capacity, before and after
 ANSWER_S = 2.0  # what an answer may take beyond the deadline before the client gives up

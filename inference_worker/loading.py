@@ -107,7 +107,7 @@ def _open_ctranslate(
         folder,
         rules,
         cache=Path(settings.cache_dir).expanduser() / BUILT,
-        batch=settings.slots or SLOTS,
+        batch=settings.batch_on(choice.device),
         compute_type=choice.compute_type,
         device=choice.device,
         threads=settings.threads_here(),

@@ -15,6 +15,10 @@ BATCH_TOKENS_CUDA = 8_192
 SLOTS_CUDA = 256  # of the torch engine on a GPU
 MOST_NICE = 19
 SLOTS = 32  # of the other engines: more slots gain little and cost memory (benchmarks/engine.py)
+# Of CTranslate2 on a CPU: sentences × beams that keep it busy. More gain nothing there, and who
+# comes next waits for a longer batch (the shape of 418M, CPU-ms a sentence with 8, 16 and 32 slots:
+# 279, 237, 238 with 5 beams; with one beam 106 with 16 and 77 with 32).
+ROWS_CPU = 80
 LEAST_SOURCE_TOKENS = 8  # language, end, and something to say
 MOST_SOURCE_TOKENS = 1_024  # positions of M2M100
 _TOKENS_PER_SLOT = 8  # short sentences: a slot more than a batch needs costs nothing
@@ -49,8 +53,8 @@ class WorkerSettings:
     beams: int = option(5, "Beams of the search; 1 is greedy, faster and a little worse.")
     slots: int = option(
         0,
-        "Sentences translated at once; 0: 32 (256 with torch on a GPU), and with generate an"
-        " eighth of --batch-tokens.",
+        "Sentences translated at once; 0: 32 (256 with torch on a GPU); with ctranslate2 on a CPU"
+        " at most 80 for all beams, so 16 with 5; with generate an eighth of --batch-tokens.",
     )
     batch_tokens: int = option(
         0, "Padded source tokens of a batch of generate; 0: 512 on a CPU, 8192 on a GPU."
@@ -124,6 +128,11 @@ class WorkerSettings:
     def slots_on(self, device: str) -> int:
         """Sentences the engine holds at once on a device."""
         return self.slots or max(2, self.batch_tokens_on(device) // _TOKENS_PER_SLOT)
+
+    def batch_on(self, device: str) -> int:
+        """Sentences of a batch of CTranslate2 on a device."""
+        rows = ROWS_CPU if device == "cpu" else SLOTS * self.beams
+        return self.slots or max(1, min(SLOTS, rows // self.beams))
 
     def threads_here(self) -> int:
         """CPU threads of the model. Half, since a second OpenMP thread on a CPU that is busy with

@@ -105,6 +105,15 @@ def test_zero_lets_the_device_decide() -> None:
     assert (settings.batch_tokens_on("cpu"), settings.slots_on("cpu")) == (512, 64)
     assert (settings.batch_tokens_on("cuda"), settings.slots_on("cuda")) == (8_192, 1_024)
     assert WorkerSettings(batch_tokens=64, slots=3).slots_on("cpu") == 3
+    assert [WorkerSettings(beams=beams).batch_on("cpu") for beams in (1, 2, 5, 8)] == [
+        32,
+        32,
+        16,
+        10,
+    ]
+    assert WorkerSettings(beams=100).batch_on("cpu") == 1
+    assert settings.batch_on("cuda") == 32
+    assert WorkerSettings(slots=7).batch_on("cpu") == 7
     assert WorkerSettings(threads=7).threads_here() == 7
     assert settings.threads_here() >= 1
 
