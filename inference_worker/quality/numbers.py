@@ -1,7 +1,9 @@
 """Numbers that a translation must not lose, as far as figures can be followed across languages."""
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass
+from fractions import Fraction
 
 from inference_worker.languages import unspaced
 
@@ -22,22 +24,30 @@ _MULTIPLIERS = re.compile(
 )
 
 _MOST_DIGITS = 40
-_EXACT_DIGITS = (
-    3  # not counting final zeros: 30 or 2,000 are spelled out as often as not, 1987 is not
-)
-_LEAST_SCALE = 100  # 5 million is 500万: a power of ten may differ, but never 10 alone
+_GROUP_DIGITS = 3  # after the last separator; another number of them are decimals
+# Not counting final zeros: 30 or 2,000 are spelled out as often as not, 1987 is not.
+_EXACT_DIGITS = 3
+# 5 million is 500万: a power of ten may differ, but 10 alone only as in 77.8 billion and 778億.
+_LEAST_SCALE = 100
 _HALF_HOUR = 30  # 2時半, half past two
 _CLOCK = 24
+_DECADES = range(1_000, 2_100, 10)  # the 1950s, les années 50
+_CENTURY = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number written with digits: where, all its digits as one number, and what lies between
-    its separators."""
+    """A number written with digits: where, all its digits as one number, how many of them are
+    decimals, and what lies between its separators."""
 
     span: tuple[int, int]
-    value: int
+    digits: int
+    decimals: int
     runs: frozenset[int]
+
+    @property
+    def value(self) -> Fraction:
+        return Fraction(self.digits, 10**self.decimals)
 
 
 def lost(source: str, translation: str, target: str) -> list[Figure]:
@@ -50,18 +60,24 @@ def lost(source: str, translation: str, target: str) -> list[Figure]:
     if not _DIGIT.search(source):
         return []
     wanted, found = figures(source), figures(translation)
-    there = {run for figure in found for run in (figure.value, *figure.runs)}
-    there |= numerals(translation)
-    scaled = _MULTIPLIERS.search(source) or _MULTIPLIERS.search(translation)
+    there = _values(translation, found)
+    scaled = bool(_MULTIPLIERS.search(source) or _MULTIPLIERS.search(translation))
     missing = [
         figure  # 9:00 is 9時
         for figure in wanted
-        if figure.value and not _present(figure, there, bool(scaled))
+        if figure.digits and not _present(figure, there, scaled)
     ]
+    if missing:
+        known = [
+            numeral.span()
+            for numeral in _NUMERALS.finditer(source)
+            if _among(Fraction(value(numeral.group())), there, scaled)
+        ]
+        missing = [figure for figure in missing if not _within(figure, known)]
     if not missing:
         return []
-    here = {run for figure in wanted for run in (figure.value, *figure.runs)} | numerals(source)
-    changed = any(not _present(figure, here, bool(scaled)) for figure in found)
+    here = _values(source, wanted)
+    changed = any(not _present(figure, here, scaled) for figure in found)
     return [
         figure
         for figure in missing
@@ -76,8 +92,16 @@ def figures(text: str) -> list[Figure]:
         runs = _RUNS.findall(match.group())
         digits = "".join(runs)
         if len(digits) <= _MOST_DIGITS:
-            found.append(Figure(match.span(), int(digits), frozenset(map(int, runs))))
+            grouped = len(runs) == 1 or len(runs[-1]) == _GROUP_DIGITS
+            decimals = 0 if grouped else len(runs[-1])
+            found.append(Figure(match.span(), int(digits), decimals, frozenset(map(int, runs))))
     return found
+
+
+def _values(text: str, found: list[Figure]) -> Set[Fraction]:
+    """What numbers a text may be said to have, of which ``found`` are the figures."""
+    whole = numerals(text).union(*(figure.runs for figure in found))
+    return {figure.value for figure in found} | set(map(Fraction, whole))
 
 
 def numerals(text: str) -> set[int]:
@@ -102,27 +126,37 @@ def value(numeral: str) -> int:
     return total + section + digits
 
 
-def _present(figure: Figure, there: set[int], scaled: bool) -> bool:
-    if figure.value in there or figure.runs <= there:
-        return True
-    return any(_alike(figure.value, other, scaled) for other in there)
+def _within(figure: Figure, spans: list[tuple[int, int]]) -> bool:
+    """Whether a figure is a part of one of these numbers, as 9000 is of 765万9000."""
+    first, last = figure.span
+    return any(start <= first and last <= end for start, end in spans)
 
 
-def _alike(one: int, other: int, scaled: bool) -> bool:
-    """Whether two numbers may be the same with other units, or on another clock."""
+def _present(figure: Figure, there: Set[Fraction], scaled: bool) -> bool:
+    return figure.runs <= there or _among(figure.value, there, scaled)
+
+
+def _among(number: Fraction, there: Set[Fraction], scaled: bool) -> bool:
+    return number in there or any(_alike(number, other, scaled) for other in there)
+
+
+def _alike(one: Fraction, other: Fraction, scaled: bool) -> bool:
+    """Whether two numbers may be the same with other units, on another clock, or as a decade."""
     low, high = sorted((one, other))
     if high - low == _CLOCK // 2 and high <= _CLOCK:
         return True
+    if low and high in _DECADES and high % _CENTURY == low:
+        return True
     if not scaled or not low or high % low:
         return False
-    factor = str(high // low)
-    return len(factor) >= len(str(_LEAST_SCALE)) and factor.rstrip("0") == "1"
+    factor, whole = high // low, low.denominator == high.denominator == 1
+    return str(factor).rstrip("0") == "1" and (factor >= _LEAST_SCALE or not whole)
 
 
 def _exact(figure: Figure) -> bool:
-    return len(str(figure.value).rstrip("0")) >= _EXACT_DIGITS
+    return len(str(figure.digits).rstrip("0")) >= _EXACT_DIGITS
 
 
 def _read(figure: Figure, translation: str, target: str) -> bool:
     """Whether the figure would have been found had it been spelled out."""
-    return unspaced(target) and not (figure.value % 100 == _HALF_HOUR and "半" in translation)
+    return unspaced(target) and not (figure.digits % 100 == _HALF_HOUR and "半" in translation)

@@ -55,6 +55,15 @@ def test_separators_do_not_matter(number: int, separator: str) -> None:
         ("２０１１年です。", "It is 2011.", "en"),
         ("٢٠١١", "2011", "en"),
         ("There are no numbers.", "1 2 3", "de"),
+        ("3.50 kg", "3,5 kg", "de"),
+        ("1.5 million people", "150万人", "ja"),
+        ("1,00,000 rupees", "100.000 Rupien", "de"),
+        ("born in the 1950s", "née dans les années 50", "fr"),
+        ("765万9000個となった。", "It totalled 7,659,000 units.", "en"),
+        ("人口は1億2765万人です。", "The population is 127.65 million.", "en"),
+        ("778億ドル", "$77.8 billion", "en"),
+        ("Es ist 6.30 Uhr.", "6時半です。", "ja"),
+        ("v1.2.3", "v1.2.3", "ja"),
     ],
 )
 def test_what_is_said_otherwise_is_not_lost(source: str, translation: str, target: str) -> None:
@@ -71,10 +80,14 @@ def test_what_is_said_otherwise_is_not_lost(source: str, translation: str, targe
         ("She is 18 years old.", "Sie ist 180 Jahre alt.", "de", [18]),
         ("200 dollars", "20000ドル", "ja", [200]),
         ("From 1914 to 1918.", "Von 1914 an.", "de", [1918]),
+        ("3,000円", "30,00 yen.", "en", [3_000]),
+        ("I bought 3.5 kg of rice.", "Ich habe 35 kg gekauft.", "de", [3.5]),
+        ("He paid 12 dollars.", "Er zahlte 1,2 Dollar.", "de", [12]),
+        ("765万9000個となった。", "It totalled 7,695,000 units.", "en", [765, 9_000]),
     ],
 )
 def test_what_is_gone_or_changed_is_lost(
-    source: str, translation: str, target: str, expected: list[int]
+    source: str, translation: str, target: str, expected: list[float]
 ) -> None:
     assert [figure.value for figure in lost(source, translation, target)] == expected
 
