@@ -172,4 +172,4 @@ def better(first: Reading, second: Reading | None) -> Reading:
     """The translation to keep; the first one unless the second is better."""
     if second is None or first.rank <= second.rank:
         return first
-    return replace(second, mended=True)
+    return replace(second, mended=not first.clean)  # a sentence in capitals is tried anyway

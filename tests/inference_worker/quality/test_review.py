@@ -99,6 +99,20 @@ def test_a_second_try_must_fit_the_engine(vocabulary: Vocabulary) -> None:
     assert found.findings == {"lost_number": 1}
 
 
+@pytest.mark.parametrize(
+    ("first", "mended"), [("WO IST DER BAHNHOF?", False), ("Ja ja ja ja ja ja ja ja", True)]
+)
+def test_mended_is_only_what_had_failed(vocabulary: Vocabulary, first: str, mended: bool) -> None:
+    """A sentence in capitals is tried twice whatever came out."""
+    subject = reviewer(vocabulary)
+    again = subject.review(Case("WHERE IS THE STATION?", PAIR), said(vocabulary, first))
+    assert isinstance(again, Again)
+    surer = Hypothesis(tuple(vocabulary.pieces("Wo ist die Station?")), -0.5)
+    kept = subject.review(again.case, [surer])
+    assert isinstance(kept, Reading)
+    assert (kept.text, kept.clean, kept.mended) == ("WO IST DIE STATION?", True, mended)
+
+
 READINGS = st.builds(
     Reading,
     text=st.just(""),
