@@ -8,9 +8,10 @@ lies between sentences, and what is not translated, comes back byte for byte.
 
 import re
 
-# Joiners (U+200C, U+200D) and variation selectors stay: they spell Persian, Hindi and emoji.
+# Joiners (U+200C, U+200D) and variation selectors stay: they spell Persian, Hindi and emoji. So do
+# the few tags that make a black flag that of a region, and end with a tag of their own.
 _UNSEEN = re.compile(
-    "["
+    "(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f)|["
     "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f"  # controls; those that end lines are gone by then
     "\u00ad\u034f\u180e\u200b\u2060-\u2064\ufeff"  # soft hyphen, spaces and joiners of no width
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, embeddings, overrides and isolates
@@ -22,4 +23,4 @@ _UNSEEN = re.compile(
 
 def normalised(sentence: str) -> str:
     """The sentence as the model reads it; the same string where there is nothing to leave out."""
-    return sentence if sentence.isprintable() else _UNSEEN.sub("", sentence)
+    return sentence if sentence.isprintable() else _UNSEEN.sub(r"\1", sentence)

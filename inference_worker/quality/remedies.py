@@ -31,9 +31,9 @@ _TAGS = r"(?:<[^<>]*>)"
 # The look-behinds keep the search linear: within a run of spaces, it need begin but once.
 _LEADING_TAGS = re.compile(rf"(?:{_TAGS}\s*)+")
 _TRAILING_TAGS = re.compile(rf"(?<!\s)(?:\s*{_TAGS})+$")
-_LEADING_EMOJI = re.compile(rf"(?:{spans.EMOJI.pattern}\s*)+")
-_TRAILING_EMOJI = re.compile(rf"(?<!\s)(?:\s*{spans.EMOJI.pattern})+$")
-_GAP_EMOJI = re.compile(rf"(?<!\s)\s*{spans.EMOJI.pattern}")
+_LEADING_EMOJI = re.compile(rf"(?:(?:{spans.EMOJI.pattern})\s*)+")
+_TRAILING_EMOJI = re.compile(rf"(?<!\s)(?:\s*(?:{spans.EMOJI.pattern}))+$")
+_GAP_EMOJI = re.compile(rf"(?<!\s)\s*(?:{spans.EMOJI.pattern})")
 _CASED = frozenset(("LATIN", "GREEK", "CYRILLIC", "ARMENIAN"))
 
 

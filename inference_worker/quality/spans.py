@@ -10,12 +10,16 @@ _MONEY = re.compile(r"\$\d+")
 _MORE_DIGITS = re.compile(r"[.,]\d")
 _PERCENT = re.compile(r"(?<=\d)%")
 _PICTURE = (
-    "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff"
-    "\u2600-\u2668\u2670-\u26ff\u2700-\u27bf\u2b50\u2b55]"
+    "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u231a\u231b\u23e9-\u23fa"
+    "\u2600-\u2668\u2670-\u26ff\u2700-\u27bf\u2b05-\u2b07\u2b1b\u2b1c\u2b50\u2b55]"
 )
-_TAIL = "[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff]"
-# A picture with its variation, skin tone and whatever is joined to it; a flag is two letters.
-EMOJI = re.compile(f"{_PICTURE}{_TAIL}*(?:\u200d{_PICTURE}{_TAIL}*|[\U0001f1e6-\U0001f1ff])*")
+_TAIL = "[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0030-\U000e007f]"
+_KEYCAP = "[0-9#*]\ufe0f?\u20e3"
+# A picture with its variation, skin tone and whatever is joined to it; a flag is two letters, or a
+# black one with tags.
+EMOJI = re.compile(
+    f"{_PICTURE}{_TAIL}*(?:\u200d{_PICTURE}{_TAIL}*|[\U0001f1e6-\U0001f1ff])*|{_KEYCAP}"
+)
 
 
 def addresses(text: str) -> list[tuple[int, int]]:

@@ -37,8 +37,9 @@ def test_addresses() -> None:
 
 
 def test_an_emoji_is_whole() -> None:
-    text = "A 👨‍👩‍👧 with 👍🏽, ❤️ and 🇯🇵! ♪ 日本 ①"
-    assert found(emoji, text) == ["👨‍👩‍👧", "👍🏽", "❤️", "🇯🇵"]
+    scotland = "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
+    text = f"A 👨‍👩‍👧 with 👍🏽, ❤️ and 🇯🇵{scotland}! ♪ 日本 ① 1️⃣ 2 ⏰"
+    assert found(emoji, text) == ["👨‍👩‍👧", "👍🏽", "❤️", "🇯🇵", scotland, "1️⃣", "⏰"]
 
 
 def test_what_is_missing_is_counted() -> None:
