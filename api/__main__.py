@@ -13,7 +13,7 @@ from api.process import STOP_SIGNALS, bind, run
 from api.settings import ApiSettings
 from api.supervisor import Supervisor
 from broker import functions, logs
-from broker.documents import DocumentSettings
+from broker.document_settings import DocumentSettings
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.options import parse
 from broker.settings import BrokerSettings

@@ -28,7 +28,8 @@ from api.problems import HANDLED, answer, hung_up
 from api.service import Catalogue, Service, service_of
 from api.settings import ApiSettings
 from api.shortcut import Shortcut
-from broker.documents import MAX_DOCUMENT_BYTES, DocumentSettings
+from broker.document_settings import DocumentSettings
+from broker.documents import MAX_DOCUMENT_BYTES
 from broker.errors import BrokerError
 from broker.keys import model_name
 from broker.meter import Meter

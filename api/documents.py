@@ -25,16 +25,9 @@ from api.results import moment
 from api.service import service_of
 from api.uploads import examine, form_of
 from broker.connection import reaching_redis
-from broker.documents import (
-    OPEN,
-    QUEUE,
-    TASK,
-    Document,
-    Documents,
-    DocumentSettings,
-    Flaw,
-    connect_queue,
-)
+from broker.document_queue import QUEUE, TASK, connect_queue
+from broker.document_settings import DocumentSettings
+from broker.documents import OPEN, Document, Documents, Flaw
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
 from document_formats.confinement import Bounds

@@ -20,7 +20,7 @@ from api.draining import stop_gently
 from api.service import Service
 from api.settings import ApiSettings
 from broker import logs
-from broker.documents import DocumentSettings
+from broker.document_settings import DocumentSettings
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
 from broker.tenants import KeySettings

@@ -7,66 +7,25 @@ import re
 import secrets
 import zlib
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import redis
 
-from broker.connection import connect, connect_async, parse_url, reaching_redis
-from broker.errors import BrokerMisconfigured
+from broker.connection import connect_async, reaching_redis
+from broker.document_settings import DocumentSettings
 from broker.keys import new_request_id, shard_keys, shard_of
-from broker.options import option
 from broker.settings import BrokerSettings
 from broker.wire import TERMINAL, State
 
-QUEUE = "documents"  # RQ's queue, on the server that ``rq_url`` names
-TASK = "translate_document"  # the name in the worker's table of tasks; nobody imports it
 MAX_DOCUMENT_BYTES = 10 * 1024 * 1024
 MAX_REPORTED = 1_000  # records that a report names; it counts all of them
 TRANSFER_TIMEOUT_S = 5.0  # a call that carries a whole document
-LEAST_PARSE_MIB = 64  # an interpreter alone takes some 30
 OPEN: frozenset[State] = frozenset({"queued", "running"})
 
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True)
-class DocumentSettings:
-    """Settings of documents, the same for the API and the document worker."""
-
-    rq_url: str = option(
-        "",
-        "Redis of the documents queue (RQ; no cluster), with a user of its own; empty: that of"
-        " --redis-url.",
-    )
-    rq_user: str = option("", "Redis user (ACL) of the documents queue.")
-    rq_password_file: str = option("", "File whose first line is that user's password.")
-    document_ttl_s: int = option(
-        86_400, "How long a document and its result are kept after it has ended."
-    )
-    document_deadline_s: float = option(
-        86_400.0, "How long the translation of a document may take from its upload on."
-    )
-    max_queued_documents: int = option(
-        100, "Documents that may wait for a document worker; above it, 503."
-    )
-
-    parse_cpu_s: int = option(
-        20, "CPU seconds that taking a document apart may take, in a process of its own."
-    )
-    parse_memory_mib: int = option(
-        512, "Memory that taking a document apart may take, in MiB, in a process of its own."
-    )
-
-    def __post_init__(self) -> None:
-        times = ("document_ttl_s", "document_deadline_s", "parse_cpu_s")
-        for name in (*times, "max_queued_documents"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name.replace('_', '-')} must be above 0")
-        if self.parse_memory_mib < LEAST_PARSE_MIB:
-            raise ValueError(f"--parse-memory-mib must be at least {LEAST_PARSE_MIB}")
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -380,18 +339,3 @@ class Documents:
             return None
         name = f"dragoman:{{{self._shards[shard].tag}}}:document:{tenant}:{document_id}"
         return _Keys(name, f"{name}:source", f"{name}:requests", f"{name}:parts", f"{name}:result")
-
-
-def connect_queue(broker: BrokerSettings, settings: DocumentSettings) -> Any:
-    """A client of the server that holds RQ's queue. Raises BrokerMisconfigured for a cluster, which
-    RQ cannot use."""
-    url = settings.rq_url or broker.redis_url
-    if parse_url(url).kind == "cluster":
-        raise BrokerMisconfigured(
-            "the documents queue (RQ) cannot live on a Redis Cluster: name a single server with"
-            " --rq-url (DRAGOMAN_RQ_URL)"
-        )
-    if settings.rq_url or settings.rq_user:  # a user of its own, or none
-        user, password_file = settings.rq_user, settings.rq_password_file
-        broker = replace(broker, redis_user=user, redis_password_file=password_file)
-    return connect(replace(broker, redis_url=url))

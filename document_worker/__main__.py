@@ -13,7 +13,8 @@ from rq.exceptions import StopRequested
 
 from broker import functions, logs
 from broker.connection import reaching_redis
-from broker.documents import TASK, DocumentSettings, connect_queue
+from broker.document_queue import TASK, connect_queue
+from broker.document_settings import DocumentSettings
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.options import parse
 from broker.settings import BrokerSettings

@@ -12,7 +12,8 @@ from typing import Any
 from rq import Queue, Worker
 
 from broker.connection import reaching_redis
-from broker.documents import QUEUE, DocumentSettings, connect_queue
+from broker.document_queue import QUEUE, connect_queue
+from broker.document_settings import DocumentSettings
 from broker.errors import BrokerError
 from broker.options import parse
 from broker.settings import BrokerSettings

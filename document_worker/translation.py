@@ -19,8 +19,8 @@ from typing import TypeVar
 
 from rq import Retry
 
+from broker.document_settings import DocumentSettings as SharedSettings
 from broker.documents import MAX_REPORTED, Document, Documents, Ending, Flaw, Part
-from broker.documents import DocumentSettings as SharedSettings
 from broker.errors import BrokerError, BrokerUnavailable, Overloaded
 from broker.producer import Producer
 from broker.settings import BrokerSettings

@@ -17,7 +17,7 @@ from rq.registry import clean_registries
 from rq.utils import now
 from rq.worker_registration import clean_worker_registry
 
-from broker.documents import QUEUE
+from broker.document_queue import QUEUE
 from document_worker.jobs import Task, job_class
 
 log = logging.getLogger("dragoman.documents")

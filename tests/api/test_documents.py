@@ -9,7 +9,8 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.settings import ApiSettings
-from broker.documents import MAX_DOCUMENT_BYTES, DocumentSettings
+from broker.document_settings import DocumentSettings
+from broker.documents import MAX_DOCUMENT_BYTES
 from broker.settings import BrokerSettings
 from tests.api.stage import announce, living
 from tests.document_worker.stage import ModelWorker, document_process, echo

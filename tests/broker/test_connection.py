@@ -7,7 +7,6 @@ import uvloop
 from broker import functions
 from broker.coalescer import Coalescer
 from broker.connection import connect, parse_url, reaching_redis, translated
-from broker.documents import DocumentSettings, connect_queue
 from broker.errors import BrokerMisconfigured, BrokerUnavailable
 from broker.settings import BrokerSettings
 from tests.redis_server import RedisServer, free_port
@@ -104,24 +103,6 @@ def test_the_user_goes_with_the_password_file(tmp_path) -> None:
         told = client.connection_pool.connection_kwargs
         assert (told["username"], told["password"]) == ("me", "s3cret"), url
         client.close()
-
-
-def test_the_queue_has_a_user_of_its_own_or_the_brokers(tmp_path) -> None:
-    for name in ("ours", "theirs"):
-        (tmp_path / name).write_text(name)
-    broker = BrokerSettings(
-        "redis://h:1/0", redis_user="me", redis_password_file=str(tmp_path / "ours")
-    )
-    theirs = str(tmp_path / "theirs")
-    for settings, expected in (
-        (DocumentSettings(), ("me", "ours")),
-        (DocumentSettings(rq_user="rq", rq_password_file=theirs), ("rq", "theirs")),
-        (DocumentSettings(rq_url="redis://x:2/0"), (None, None)),
-    ):
-        queue = connect_queue(broker, settings)
-        told = queue.connection_pool.connection_kwargs
-        assert (told.get("username"), told.get("password")) == expected
-        queue.close()
 
 
 def test_a_write_to_a_connection_that_uvloop_has_closed_finds_redis_away(

@@ -13,7 +13,8 @@ from api.__main__ import main as api_main
 from broker import functions
 from broker.connection import connect_async, reaching_redis
 from broker.consumer import Consumer
-from broker.documents import DocumentSettings, connect_queue
+from broker.document_queue import connect_queue
+from broker.document_settings import DocumentSettings
 from broker.errors import BrokerMisconfigured, BrokerUnavailable
 from broker.producer import Producer
 from broker.settings import BrokerSettings

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from api.settings import ApiSettings
-from broker.documents import DocumentSettings
+from broker.document_settings import DocumentSettings
 from broker.errors import BrokerMisconfigured
 from broker.options import parse, variable
 from broker.settings import BrokerSettings

@@ -9,7 +9,8 @@ from rq import Queue, Worker
 
 from broker import functions, users
 from broker.consumer import Consumer
-from broker.documents import QUEUE, DocumentSettings, connect_queue
+from broker.document_queue import QUEUE, connect_queue
+from broker.document_settings import DocumentSettings
 from broker.settings import BrokerSettings
 from broker.wire import WorkerEntry
 from document_worker import health as document_health

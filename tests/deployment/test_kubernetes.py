@@ -11,7 +11,7 @@ import pytest
 from api.documents import EXAMINED_AT_ONCE
 from api.metrics import Metrics
 from broker import users
-from broker.documents import DocumentSettings
+from broker.document_settings import DocumentSettings
 from broker.keys import Keys
 from broker.wire import LANES, Load
 from tests.deployment import rendered, settings, tools

@@ -15,7 +15,9 @@ from typing import Any
 from rq import Queue, Retry
 
 from broker.consumer import Consumer
-from broker.documents import QUEUE, TASK, Document, Documents, DocumentSettings, Upload
+from broker.document_queue import QUEUE, TASK
+from broker.document_settings import DocumentSettings
+from broker.documents import Document, Documents, Upload
 from broker.settings import BrokerSettings
 from broker.wire import Completion, Delivery, Failure, Outcome, WorkerEntry
 from document_formats.encodings import Encoding

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from broker.documents import DocumentSettings
+from broker.document_settings import DocumentSettings
 from broker.settings import BrokerSettings
 from document_worker.translation import reached
 from tests.document_worker.stage import Desk, DocumentProcess, ModelWorker, document_process, until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.settings import ApiSettings
-from broker.documents import DocumentSettings
+from broker.document_settings import DocumentSettings
 from broker.options import flag, shown, variable
 from broker.settings import BrokerSettings
 from broker.tenants import KeySettings
