@@ -1,7 +1,6 @@
 """The API tier's side of the broker: submitting requests, reading their state, cancelling them."""
 
 import asyncio
-import logging
 import secrets
 import zlib
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from broker import admission, functions
+from broker import admission, answers, functions
 from broker.coalescer import Coalescer
 from broker.connection import connect_async, reaching_redis
 from broker.errors import BrokerUnavailable
@@ -18,7 +17,6 @@ from broker.keys import Keys, entry_order, new_request_id, shard_keys, shard_of
 from broker.settings import BrokerSettings
 from broker.wire import (
     LANES,
-    Failure,
     Load,
     ModelEntry,
     Outcome,
@@ -30,16 +28,6 @@ from broker.wire import (
 
 MOST_JOINS = 3  # identical requests that end while they are being joined, before we give up
 ABANDON_S = 30.0  # how long a request that nobody waits for is kept running
-
-UNREADABLE = Outcome(
-    error=Failure("internal", "The result that was stored cannot be read: send the record again.")
-)
-
-log = logging.getLogger(__name__)
-
-_decode_outcome = msgspec.json.Decoder(Outcome).decode
-_decode_warnings = msgspec.json.Decoder(dict[str, int]).decode
-_decode_ids = msgspec.json.Decoder(list[str | int]).decode
 
 
 class Producer:
@@ -138,7 +126,7 @@ class Producer:
             keys.backlog(status.model, status.lane),
             keys.queue(status.model, status.lane),
         ]
-        wait_s = _number(await self._call("wait", names))
+        wait_s = answers.number(await self._call("wait", names))
         return msgspec.structs.replace(status, estimated_wait_s=wait_s), found[1]
 
     async def _read(
@@ -151,13 +139,7 @@ class Producer:
         answer = await self._call("watch", names, [process, results])
         if answer is None:
             return None
-        flat = answer[4]
-        outcomes = {
-            int(field): _outcome(request_id, int(field), value)
-            for field, value in zip(flat[::2], flat[1::2], strict=True)
-            if field.isdigit()
-        }
-        return _status(tenant, request_id, answer), outcomes
+        return answers.view(tenant, request_id, answer)
 
     async def outcomes(
         self, tenant: str, request_id: str, indexes: Sequence[int]
@@ -169,7 +151,7 @@ class Producer:
         with reaching_redis():
             values = await self._redis.execute("HMGET", keys.request(tenant, request_id), *indexes)
         return {
-            index: _outcome(request_id, index, value)
+            index: answers.outcome(request_id, index, value)
             for index, value in zip(indexes, values, strict=True)
             if value is not None
         }
@@ -239,14 +221,7 @@ class Producer:
         """What workers announced about a model; None if none ever did."""
         with reaching_redis():
             fields = await self._redis.execute("HGETALL", self._keys[0].model(name))
-        if not fields:
-            return None
-        return ModelEntry(
-            name=name,
-            revision=fields[b"revision"].decode(),
-            languages=msgspec.json.decode(fields[b"languages"], type=list[str]),
-            max_source_tokens=int(fields[b"max_source_tokens"]),
-        )
+        return answers.model(name, fields) if fields else None
 
     async def workers(self, model: str) -> list[WorkerEntry]:
         """The live workers of a model, by id."""
@@ -256,38 +231,26 @@ class Producer:
             entries = await asyncio.gather(
                 *(self._redis.execute("HGETALL", self._keys[0].worker(id)) for id in ids)
             )
-        return [_worker(id, fields) for id, fields in zip(ids, entries, strict=True) if fields]
+        return [
+            answers.worker(id, fields) for id, fields in zip(ids, entries, strict=True) if fields
+        ]
 
     async def load(self, model: str) -> Load:
         """Outstanding work of a model over all shards."""
         with reaching_redis():
             shards = await asyncio.gather(*(self._load(keys, model) for keys in self._keys))
             workers = len(await self.workers(model))
-        rates = [rate for _, _, rate, _, _, _ in shards if rate is not None]
-        return Load(
-            outstanding_cost=sum(shard[0] for shard in shards),
-            cost_by_lane={lane: sum(shard[1][lane] for shard in shards) for lane in LANES},
-            drain_rate=sum(rates) if rates else None,
-            ready=sum(shard[3] for shard in shards),
-            backlog=sum(shard[4] for shard in shards),
-            workers=workers,
-            dead_letters=sum(shard[5] for shard in shards),
-        )
+        return answers.total(shards, workers)
 
-    async def _load(
-        self, keys: Keys, model: str
-    ) -> tuple[int, dict[str, int], float | None, int, int, int]:
-        fields = [f"cost:{model}", *(f"cost:{model}:{lane}" for lane in LANES), f"rate:{model}"]
-        answers = await asyncio.gather(
+    async def _load(self, keys: Keys, model: str) -> Load:
+        fields = [f"rate:{model}", f"cost:{model}", *(f"cost:{model}:{lane}" for lane in LANES)]
+        (rate, *costs), dead_letters, *lengths = await asyncio.gather(
             self._redis.execute("HMGET", keys.load(), *fields),
             self._redis.execute("XLEN", keys.dead()),
             *(self._redis.execute("XLEN", keys.queue(model, lane)) for lane in LANES),
             *(self._redis.execute("ZCARD", keys.backlog(model, lane)) for lane in LANES),
         )
-        costs = [int(value or 0) for value in answers[0][:3]]
-        by_lane = {str(lane): cost for lane, cost in zip(LANES, costs[1:], strict=True)}
-        rate = _number(answers[0][3] or b"")
-        return costs[0], by_lane, rate, sum(answers[2:4]), sum(answers[4:6]), answers[1]
+        return answers.load(costs, rate, lengths, dead_letters)
 
     async def listen(self, keys: Keys) -> str:
         """Makes or renews this process's reply stream in a shard; the id of its last entry."""
@@ -319,66 +282,3 @@ class Producer:
         return await functions.call_together(
             self._redis, self.settings, short, keys, arguments, retry
         )
-
-
-def _outcome(request_id: str, index: int, value: bytes) -> Outcome:
-    """What is stored as a record's outcome; if that is none, an error in its place, since the
-    other records of the request are sound."""
-    try:
-        outcome = _decode_outcome(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        outcome = None
-    if outcome is None or (outcome.text is None) == (outcome.error is None):
-        log.error("the outcome of record %d of request %s cannot be read", index, request_id)
-        return UNREADABLE
-    return outcome
-
-
-def _number(value: bytes) -> float | None:
-    return float(value) if value else None
-
-
-def _wait_s(outstanding: int, rate: float | None) -> float | None:
-    return outstanding / rate if rate else None
-
-
-def _status(tenant: str, request_id: str, answer: Any) -> RequestStatus:
-    fields, now_ms, outstanding, rate = answer[0], answer[1], answer[2], answer[3]
-    total, remaining = int(fields[1]), int(fields[2])
-    return RequestStatus(
-        id=request_id,
-        tenant=tenant,
-        model=fields[4].decode(),
-        lane=fields[5].decode(),
-        state=fields[0].decode(),
-        total=total,
-        done=total - remaining,
-        succeeded=int(fields[3]),
-        source=fields[6].decode(),
-        target=fields[7].decode(),
-        ids=_decode_ids(fields[8]),
-        created_ms=int(fields[9]),
-        deadline_ms=int(fields[10]),
-        now_ms=int(now_ms),
-        estimated_wait_s=_wait_s(int(outstanding), _number(rate)),
-    )
-
-
-def _worker(worker: str, fields: dict[bytes, bytes]) -> WorkerEntry:
-    return WorkerEntry(
-        id=worker,
-        model=fields[b"model"].decode(),
-        device=fields[b"device"].decode(),
-        engine=fields[b"engine"].decode(),
-        slots=int(fields[b"slots"]),
-        rate=float(fields[b"rate"]),
-        completed=int(fields[b"completed"]),
-        started_ms=int(fields[b"started_ms"]),
-        seen_ms=int(fields[b"seen_ms"]),
-        # Workers of earlier versions do not tell these.
-        busy=float(fields.get(b"busy", 0)),
-        sentences=int(fields.get(b"sentences", 0)),
-        cached=int(fields.get(b"cached", 0)),
-        coalesced=int(fields.get(b"coalesced", 0)),
-        warnings=_decode_warnings(fields.get(b"warnings", b"{}")),
-    )

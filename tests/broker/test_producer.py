@@ -252,29 +252,6 @@ async def test_a_result_that_comes_after_the_cancel_changes_nothing(
     assert (view[0].state, view[1]) == ("cancelled", {})
 
 
-@pytest.mark.parametrize("stored", [b"{not json", b"\xff", b"[]", b"{}", b'{"text":1}', b""])
-async def test_an_outcome_that_cannot_be_read_is_an_error_of_its_record_alone(
-    producer: Producer,
-    consumer: Consumer,
-    redis_server: RedisServer,
-    caplog: pytest.LogCaptureFixture,
-    stored: bytes,
-) -> None:
-    request = submission(producer, ["one", "two"])
-    await producer.submit(request)
-    serve(consumer)
-    redis_server.client.hset(KEYS.request("default", request.id), "0", stored)
-    view = await producer.view("default", request.id)
-    assert view is not None
-    assert [view[1][i].text for i in range(2)] == [None, "owt"]
-    assert await producer.outcomes("default", request.id, [0, 1]) == view[1]
-    error = view[1][0].error
-    assert error is not None
-    assert error.code == "internal"
-    assert "send the record again" in error.detail
-    assert f"record 0 of request {request.id}" in caplog.text
-
-
 async def test_cancelling_what_has_ended_changes_nothing(
     producer: Producer, consumer: Consumer
 ) -> None:
