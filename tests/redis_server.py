@@ -1,5 +1,6 @@
 """A real Valkey or Redis process for tests: started in a tenth of a second, killed at will."""
 
+import secrets
 import shutil
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ import redis
 
 # The design's permanent keys; every other key must have a TTL.
 PERMANENT = ("queue", "backlog", "load", "model", "dead", "keys", "quotas")
+
+# Below what systems give to connections and to whoever binds port 0 (from 32,768 on, or 49,152).
+PORTS = range(10_000, 32_000)
 
 
 def server_binary() -> str:
@@ -28,12 +33,34 @@ def server_binary() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port for a server that cannot choose one itself. No test takes it until this process
+    ends: the UDP port of the same number is held, as a mark for whoever looks for one."""
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with (
+            socket.socket(type=socket.SOCK_DGRAM) as mark,
+            socket.socket() as probe,
+        ):
+            try:
+                mark.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            mark.detach()  # the descriptor stays open
+            return port
 
 
-def wait_until(predicate: Callable[[], Any], *, description: str, timeout_s: float = 20.0) -> Any:
+@cache
+def closed_port() -> int:
+    """A TCP port that refuses connections as long as this process lives: taken, not listening."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = int(taken.getsockname()[1])
+        taken.detach()
+        return port
+
+
+def wait_until(predicate: Callable[[], Any], *, description: str, timeout_s: float = 60.0) -> Any:
     """The first true value of ``predicate``; fails the test, saying what was awaited."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -67,7 +94,7 @@ class RedisServer:
         if sentinel is not None:  # a configuration that names the port
             self._command = [binary, str(sentinel), "--sentinel"]
         self._process: subprocess.Popen[bytes] | None = None
-        self.client: Any = redis.Redis(port=self.port, socket_timeout=5, protocol=2)
+        self.client: Any = redis.Redis(port=self.port, socket_timeout=60, protocol=2)
 
     @property
     def url(self) -> str:
@@ -78,13 +105,15 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, timeout_s: float = 20.0) -> "RedisServer":
+    def start(self, timeout_s: float = 60.0) -> "RedisServer":
         """Returns when it answers, its data loaded."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
         wait_until(self._answers, description="the Redis server answers", timeout_s=timeout_s)
         return self
 
     def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, f"it ended with status {self._process.returncode}"
         try:
             return bool(self.client.ping())
         except redis.AuthenticationError:
@@ -110,7 +139,7 @@ class RedisServer:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def immortal_keys(self) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 LOOK_S = 0.01
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 async def reached(

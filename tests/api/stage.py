@@ -90,14 +90,15 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._going.set()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def hold(self) -> None:
         """Returns when the thread reads no more."""
+        self._parked.clear()
         self._going.clear()
         if threading.current_thread() is not self._thread:
-            assert self._parked.wait(10)
+            assert self._parked.wait(60)
 
     def hold_after(self, records: int) -> None:
         """Holds once so many records are seen, and sets ``held``."""
@@ -106,7 +107,6 @@ class Worker:
     def resume(self, records: int | None = None) -> None:
         """Goes on, until so many records are seen."""
         self._left = records
-        self._parked.clear()
         self._going.set()
 
     def beat(self) -> None:
@@ -191,7 +191,7 @@ class Process:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "api", "--redis-url", redis_url, "--port", "0", *flags],
             cwd=ROOT,
-            env={"DRAGOMAN_DRAIN_S": "0", **environment},
+            env={"DRAGOMAN_DRAIN_S": "0", "DRAGOMAN_REDIS_TIMEOUT_S": "20", **environment},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -211,7 +211,7 @@ class Process:
         self._ready.set()
 
     def await_ready(self) -> "Process":
-        assert self._ready.wait(30), self.lines
+        assert self._ready.wait(120), self.lines
         assert self.url, self.lines
         return self
 
@@ -236,9 +236,9 @@ class Process:
             self.wait()
             raise
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = 120) -> int:
         code = self._process.wait(timeout_s)
-        self._reader.join(10)
+        self._reader.join(60)
         assert self._process.stderr is not None
         self._process.stderr.close()
         return code

@@ -24,7 +24,7 @@ async def connection(broker_settings: BrokerSettings) -> AsyncIterator[socket.so
     app = create_app(broker_settings, ApiSettings(max_body_bytes=CAP))
     async with listening(app) as url:
         address = urlsplit(url).hostname, urlsplit(url).port
-        with socket.create_connection(address, timeout=20) as connection:
+        with socket.create_connection(address, timeout=120) as connection:
             yield connection
 
 

@@ -19,7 +19,7 @@ from broker.settings import BrokerSettings
 from broker.tenants import KeySettings, Quota, Tenants, key_id, read_secret
 from tests.api.stage import Worker, announce, body, living
 from tests.api.test_openapi import told
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, closed_port
 from tests.waiting import reached
 
 Until = Callable[..., Any]
@@ -171,8 +171,10 @@ async def test_redis_is_asked_once_for_many_calls_of_a_key(
     secret_file: str,
     make_key: Callable[[str], str],
     redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     announce(broker_settings)
+    monkeypatch.setattr(callers, "BELIEVED_S", 600.0)
     key = make_key("acme")
     async with guarded(broker_settings, secret_file) as client:
         redis_server.client.config_resetstat()
@@ -229,7 +231,7 @@ async def test_too_much_text_is_told_when_to_come_back(
 
 
 async def test_redis_away_is_no_wrong_key(secret_file: str) -> None:
-    broker = BrokerSettings(redis_url=f"redis://127.0.0.1:{free_port()}/0", redis_timeout_s=0.2)
+    broker = BrokerSettings(redis_url=f"redis://127.0.0.1:{closed_port()}/0", redis_timeout_s=0.2)
     async with guarded(broker, secret_file) as client:
         key = "dgm_" + "0" * 12 + "_" + "x" * 43
         answer = await client.get("/languages", headers=bearer(key))

@@ -4,7 +4,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -43,7 +43,7 @@ def idle(process: Process, count: int) -> Iterator[list[socket.socket]]:
     try:
         for number in range(count):
             source = (f"127.0.0.{2 + number % SOURCES}", 0)
-            opened.append(socket.create_connection(address(process), 20, source))
+            opened.append(socket.create_connection(address(process), 60, source))
         yield opened
     finally:
         for connection in opened:
@@ -52,7 +52,7 @@ def idle(process: Process, count: int) -> Iterator[list[socket.socket]]:
 
 def probe(process: Process) -> None:
     """Asks on a new connection whether the process is alive."""
-    assert httpx.get(f"{process.url}/healthz", timeout=20).status_code == 200
+    assert httpx.get(f"{process.url}/healthz", timeout=120).status_code == 200
 
 
 def received(connection: socket.socket) -> bytes:
@@ -61,6 +61,26 @@ def received(connection: socket.socket) -> bytes:
     while part := connection.recv(65_536):
         found += part
     return found
+
+
+def answer_to(connection: socket.socket, piece: bytes) -> bytes:
+    """What comes back while a piece is sent again and again, until the other side has closed."""
+    answer = b""
+    connection.settimeout(0.02)
+    for _ in range(10_000):
+        if not answer:
+            with suppress(OSError):  # closed: what was said before may still be there to be read
+                connection.sendall(piece)
+        try:
+            part = connection.recv(65_536)
+        except TimeoutError:
+            continue
+        except OSError:  # closed while we went on sending
+            return answer
+        if not part:
+            return answer
+        answer += part
+    pytest.fail("the connection is still open")
 
 
 def closed(connection: socket.socket) -> bool:
@@ -74,6 +94,10 @@ def closed(connection: socket.socket) -> bool:
         connection.setblocking(True)
 
 
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_NOFILE)[1] < IDLE + 2_000,
+    reason="this machine does not let a process hold so many files",
+)
 def test_ten_thousand_idle_connections_stop_no_probe(redis_server: RedisServer) -> None:
     with (
         open_files(IDLE + 2_000),
@@ -105,9 +129,15 @@ def impatient(_redis_process: RedisServer) -> Iterator[Process]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def patient(_redis_process: RedisServer) -> Iterator[Process]:
+    with api_process(_redis_process.url) as process:
+        yield process
+
+
 @pytest.fixture
 def connection(impatient: Process) -> Iterator[socket.socket]:
-    with socket.create_connection(address(impatient), 20) as connection:
+    with socket.create_connection(address(impatient), 60) as connection:
         yield connection
 
 
@@ -125,69 +155,59 @@ def test_a_head_that_does_not_end_is_answered_408(connection: socket.socket, sai
 
 
 def test_a_head_that_trickles_gains_no_time(connection: socket.socket) -> None:
-    connection.settimeout(0.02)
     connection.sendall(b"GET /healthz HTTP/1.1\r\n")
-    answer = b""
-    for number in range(1_000):
-        try:
-            connection.sendall(b"X-%d: y\r\n" % number)
-            answer += connection.recv(65_536)
-        except TimeoutError:
-            continue
-        except OSError:
-            break
-        if answer:
-            break
-    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer_to(connection, b"X: y\r\n").startswith(b"HTTP/1.1 408 ")
 
 
 def test_blank_lines_keep_no_connection_open(connection: socket.socket) -> None:
-    connection.settimeout(0.02)
-    for _ in range(1_000):
-        try:
-            connection.sendall(b"\r\n")
-            assert connection.recv(65_536) == b""
-            break
-        except TimeoutError:
-            continue
-        except OSError:
-            break
-    else:
-        pytest.fail("the connection is still open")
+    assert answer_to(connection, b"\r\n") == b""
 
 
-def test_a_second_head_has_its_own_time(connection: socket.socket) -> None:
-    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert connection.recv(15) == b"HTTP/1.1 200 OK"
-    connection.sendall(b"GET /hea")
-    assert b"HTTP/1.1 408 " in received(connection)
+def in_time(impatient: Process, head: bytes, status: bytes) -> socket.socket:
+    """A connection whose head was sent in time, as its answer says: on a busy machine it may come
+    too late for an impatient API, and then another one is tried."""
+    for _ in range(100):
+        connection = socket.create_connection(address(impatient), 60)
+        with suppress(ConnectionError):
+            connection.sendall(head)
+            if connection.recv(len(status)) == status:
+                return connection
+        connection.close()
+    pytest.fail(f"no answer {status!r}")
 
 
-def test_a_body_that_trickles_is_answered_408(connection: socket.socket) -> None:
-    connection.settimeout(0.02)
-    connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
-    answer = b""
-    for _ in range(1_000):
-        try:
-            connection.sendall(b" ")
-            answer += connection.recv(65_536)
-        except TimeoutError:
-            continue
-        break
-    connection.settimeout(20)
-    answer += received(connection)
+def test_a_second_head_has_its_own_time(impatient: Process) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    with in_time(impatient, head, b"HTTP/1.1 200 OK") as connection:
+        connection.sendall(b"GET /hea")
+        assert b"HTTP/1.1 408 " in received(connection)
+
+
+def test_a_body_that_trickles_is_answered_408(redis_server: RedisServer) -> None:
+    with (
+        api_process(redis_server.url, "--body-timeout-s", "0.25") as process,
+        socket.create_connection(address(process), 60) as connection,
+    ):
+        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        answer = answer_to(connection, b" ")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"connection: close" in answer
     assert b'"code":"slow_body"' in answer
 
 
-def test_a_body_that_nobody_reads_ends_with_its_answer(connection: socket.socket) -> None:
-    connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx")
-    assert received(connection).startswith(b"HTTP/1.1 404 ")
+def test_a_body_that_nobody_reads_ends_with_its_answer(impatient: Process) -> None:
+    head = b"POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nx"
+    with in_time(impatient, head, b"HTTP/1.1 404 ") as connection:
+        received(connection)
 
 
 @pytest.mark.parametrize("said", [b"GET /" + b"x" * 70_000, b"GET / HTTP/1.1\r\nX: " + b"y" * 9])
-def test_a_head_without_end_is_refused_by_its_size(connection: socket.socket, said: bytes) -> None:
+def test_a_head_without_end_is_refused_by_its_size(patient: Process, said: bytes) -> None:
+    with socket.create_connection(address(patient), 60) as connection:
+        refused_by_its_size(connection, said)
+
+
+def refused_by_its_size(connection: socket.socket, said: bytes) -> None:
     connection.sendall(said)
     try:
         for _ in range(64):
@@ -199,7 +219,7 @@ def test_a_head_without_end_is_refused_by_its_size(connection: socket.socket, sa
 
 
 def test_refusals_are_logged_without_what_was_sent(impatient: Process) -> None:
-    with socket.create_connection(address(impatient), 20) as connection:
+    with socket.create_connection(address(impatient), 60) as connection:
         connection.sendall(b"GET /Geheimnis")
         received(connection)
     wait_until(lambda: "slow_head" in impatient.log, description="the refusal is logged")

@@ -10,6 +10,7 @@ from api.connections import MAX_HEAD_BYTES
 from api.settings import ApiSettings
 from broker.settings import BrokerSettings
 from tests.api.stage import Worker, body, living
+from tests.waiting import reached
 
 
 @pytest.mark.parametrize(
@@ -45,8 +46,12 @@ async def test_too_many_requests_leave_probes_alone(
             asyncio.ensure_future(client.post("/translation", json=body(f"t{number}")))
             for number in range(64)
         ]
-        while "dragoman_http_requests_in_flight 65.0" not in (await client.get("/metrics")).text:
-            pass
+
+        async def crowded() -> bool:
+            shown = (await client.get("/metrics")).text
+            return "dragoman_http_requests_in_flight 65.0" in shown
+
+        await reached(crowded, description="64 calls are in flight")
         refused = await client.get("/languages")
         assert (refused.status_code, refused.json()["code"]) == (503, "too_many_requests")
         assert refused.headers["retry-after"] == "1"

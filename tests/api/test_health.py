@@ -6,7 +6,9 @@ from fastapi import FastAPI
 
 from broker.settings import BrokerSettings
 from tests.api.stage import Worker, announce, stage
-from tests.redis_server import RedisServer, free_port
+from tests.conftest import settings_for
+from tests.redis_server import RedisServer, closed_port
+from tests.waiting import reached
 
 
 async def test_alive_and_ready(client: httpx.AsyncClient, worker: Worker) -> None:
@@ -36,21 +38,25 @@ async def test_bad_queries(client: httpx.AsyncClient, query: str) -> None:
 
 async def test_an_app_starts_without_redis_and_becomes_ready() -> None:
     server = RedisServer()
-    settings = BrokerSettings(redis_url=server.url)
+    settings = settings_for(server)
     try:
         async with stage(settings) as client:
             assert (await client.get("/healthz")).status_code == 200
             answer = await client.get("/readyz")
             assert (answer.status_code, answer.json()["code"]) == (503, "broker_not_ready")
             server.start()
-            while (await client.get("/readyz")).status_code != 200:
+
+            async def ready() -> bool:
                 assert (await client.get("/healthz")).status_code == 200
+                return (await client.get("/readyz")).status_code == 200
+
+            await reached(ready, description="the app is ready")
     finally:
         server.stop()
 
 
 async def test_no_server_at_all_is_not_ready() -> None:
-    settings = BrokerSettings(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    settings = BrokerSettings(redis_url=f"redis://127.0.0.1:{closed_port()}/0")
     async with stage(settings) as client:
         assert (await client.get("/readyz")).status_code == 503
 

@@ -26,7 +26,7 @@ async def test_a_job_from_beginning_to_end(client: httpx.AsyncClient, worker: Wo
     queued = (await client.get(accepted.headers["location"])).json()
     assert (queued["state"], queued["result"]) == ("queued", [])
     worker.resume()
-    answer = await client.get(f"{accepted.headers['location']}?wait=10")
+    answer = await client.get(f"{accepted.headers['location']}?wait=60")
     assert answer.headers["cache-control"] == "no-store"
     job = answer.json()
     assert (job["state"], job["done"], job["failed"]) == ("done", 3, 1)
@@ -42,17 +42,17 @@ async def test_results_so_far_are_there_before_the_end(
     with Worker(broker_settings, batch=2) as worker:
         worker.hold_after(2)
         location = (await client.post("/jobs", json=body("a1", "b2", "c3"))).headers["location"]
-        await asyncio.to_thread(worker.held.wait, 10)
+        assert await asyncio.to_thread(worker.held.wait, 60)
         job = (await client.get(f"{location}?details=true")).json()
         assert (job["state"], job["done"]) == ("running", 2)
         assert [(r["index"], r["text"]) for r in job["result"]] == [(0, "1a"), (1, "2b")]
         worker.resume()
-        assert (await client.get(f"{location}?wait=10")).json()["done"] == 3
+        assert (await client.get(f"{location}?wait=60")).json()["done"] == 3
 
 
 async def test_all_records_failed_is_failed(client: httpx.AsyncClient, worker: Worker) -> None:
     location = (await client.post("/jobs", json=body("poison", "late"))).headers["location"]
-    answer = await client.get(f"{location}?wait=10")
+    answer = await client.get(f"{location}?wait=60")
     assert answer.status_code == 200
     assert answer.json()["state"] == "failed"
     assert [r["error"]["code"] for r in answer.json()["result"]] == ["poison", "expired"]
@@ -62,7 +62,7 @@ async def test_a_result_that_cannot_be_read_is_an_error_of_its_record(
     client: httpx.AsyncClient, worker: Worker, redis_server: RedisServer
 ) -> None:
     location = (await client.post("/jobs", json=body("one", "two"))).headers["location"]
-    await client.get(f"{location}?wait=10")
+    await client.get(f"{location}?wait=60")
     key = Keys("0").request("default", location.removeprefix("/jobs/"))
     redis_server.client.hset(key, "0", "{not json")
     answer = await client.get(location)
@@ -96,7 +96,7 @@ async def test_a_long_poll_on_another_process_is_woken(
     worker.hold()
     location = (await client.post("/jobs", json=body("one"))).headers["location"]
     async with stage(broker_settings) as other:
-        polling = asyncio.ensure_future(other.get(f"{location}?wait=20"))
+        polling = asyncio.ensure_future(other.get(f"{location}?wait=60"))
         await in_flight(other, 2)
         worker.resume()
         assert (await polling).json()["state"] == "done"
@@ -107,7 +107,7 @@ async def test_delete_cancels_at_once_on_any_process(
 ) -> None:
     announce(broker_settings)
     location = (await client.post("/jobs", json=body("one", "two"))).headers["location"]
-    polling = asyncio.ensure_future(client.get(f"{location}?wait=20"))
+    polling = asyncio.ensure_future(client.get(f"{location}?wait=60"))
     async with stage(broker_settings) as other:
         answer = await other.delete(location)
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
@@ -119,7 +119,7 @@ async def test_delete_leaves_a_job_that_has_ended(
     client: httpx.AsyncClient, worker: Worker
 ) -> None:
     location = (await client.post("/jobs", json=body("one"))).headers["location"]
-    await client.get(f"{location}?wait=10")
+    await client.get(f"{location}?wait=60")
     assert (await client.delete(location)).json()["state"] == "done"
     assert (await client.get(location)).json()["result"] == [{"id": "0", "text": "eno"}]
 
@@ -129,7 +129,7 @@ async def test_an_idempotency_key_gives_the_same_job_on_both_routes(
 ) -> None:
     headers = {"Idempotency-Key": "order-66"}
     first = await client.post("/jobs", json=body("one"), headers=headers)
-    await client.get(f"{first.headers['location']}?wait=10")
+    await client.get(f"{first.headers['location']}?wait=60")
     again = await client.post("/jobs", json=body("one"), headers=headers)
     assert again.status_code == 202
     assert again.json() | {"estimatedSeconds": 0} == {

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -118,7 +119,7 @@ async def test_the_setting_switches_it_off(
     redis_server: RedisServer, broker_settings: BrokerSettings, worker: Worker
 ) -> None:
     worker.hold()
-    plain = type(broker_settings)(redis_url=broker_settings.redis_url, memory=False)
+    plain = replace(broker_settings, memory=False)
     async with stage(plain) as client:
         calls = [going(client.post("/translation", json=body("one"))) for _ in range(3)]
         await requests(redis_server, 3)

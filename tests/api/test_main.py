@@ -22,7 +22,9 @@ from broker.options import flag, variable
 from broker.settings import BrokerSettings
 from tests.api.stage import ROOT, Worker, announce, api_process, body
 from tests.api.test_metrics import samples, value
+from tests.conftest import settings_for
 from tests.redis_server import RedisServer, free_port
+from tests.waiting import reached
 
 Until = Callable[..., Any]
 FORBIDDEN = {"torch", "transformers", "ctranslate2", "sentencepiece", "inference_worker"}
@@ -44,10 +46,12 @@ def children(pid: int) -> set[int]:
 
 async def in_flight(client: httpx.AsyncClient, count: int) -> None:
     """Returns once so many requests are being answered, the one that asks included."""
-    while True:
+
+    async def counted() -> bool:
         found = samples((await client.get("/metrics")).text)
-        if value(found, "dragoman_http_requests_in_flight") >= count:
-            return
+        return value(found, "dragoman_http_requests_in_flight") >= count
+
+    await reached(counted, description=f"{count} requests in flight")
 
 
 @pytest.mark.slow
@@ -57,7 +61,7 @@ def test_the_model_libraries_never_load(redis_server: RedisServer) -> None:
         "import json, sys; from api.__main__ import main;"
         "code = main(sys.argv[1:]); print(json.dumps(sorted(sys.modules))); sys.exit(code)"
     )
-    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    settings = settings_for(redis_server)
     port = free_port()
     flags = ["--redis-url", redis_server.url, "--port", str(port)]
     process = subprocess.Popen(
@@ -71,11 +75,11 @@ def test_the_model_libraries_never_load(redis_server: RedisServer) -> None:
     with Worker(settings):
         assert any("dragoman-api ready: " in line for line in iter(process.stderr.readline, ""))
         url = f"http://127.0.0.1:{port}"
-        answer = httpx.post(f"{url}/translation", json=body("one"))
+        answer = httpx.post(f"{url}/translation", json=body("one"), timeout=120)
         assert answer.json() == {"result": [{"id": "0", "text": "eno"}]}
-        assert httpx.get(f"{url}/docs").status_code == 200
+        assert httpx.get(f"{url}/docs", timeout=120).status_code == 200
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     loaded = {name.partition(".")[0] for name in json.loads(output)}
     assert process.returncode == 0
     assert "fastapi" in loaded
@@ -84,7 +88,7 @@ def test_the_model_libraries_never_load(redis_server: RedisServer) -> None:
 
 @pytest.mark.slow
 async def test_several_processes_on_one_port(redis_server: RedisServer, wait_until: Until) -> None:
-    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    settings = settings_for(redis_server)
     with (
         Worker(settings) as worker,
         api_process(redis_server.url, "--processes", "2") as process,
@@ -94,35 +98,42 @@ async def test_several_processes_on_one_port(redis_server: RedisServer, wait_unt
         )
         assert len(children(process.pid)) == 2
         limits = httpx.Limits(max_keepalive_connections=0)  # each request a connection of its own
-        async with httpx.AsyncClient(base_url=process.url, limits=limits, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=process.url, limits=limits, timeout=120) as client:
             posts = [client.post("/translation", json=body(f"t{i}")) for i in range(40)]
             answers = await asyncio.gather(*posts)
             texts = [answer.json()["result"][0]["text"] for answer in answers]
             assert texts == [f"t{i}"[::-1] for i in range(40)]
             worker.hold()
             location = (await client.post("/jobs", json=body("one"))).headers["location"]
-            polls = [asyncio.ensure_future(client.get(f"{location}?wait=20")) for _ in range(8)]
+            polls = [asyncio.ensure_future(client.get(f"{location}?wait=60")) for _ in range(8)]
             streams = [asyncio.ensure_future(client.get(f"{location}/events")) for _ in range(4)]
             await in_flight(client, 13)
             worker.resume()
             assert {(await poll).json()["state"] for poll in polls} == {"done"}
             ended = await asyncio.gather(*streams)
             assert all("event: end" in stream.text for stream in ended)
-            for _ in range(6):  # whichever process answers tells the sum
+
+            async def told() -> list[float]:
                 found = samples((await client.get("/metrics")).text)
-                requests = "dragoman_http_requests_total"
-                assert (
-                    value(found, requests, method="POST", route="/translation", status="200") == 40
-                )
-                assert value(found, "dragoman_records_accepted_total", lane="interactive") == 40
-                assert value(found, "dragoman_http_requests_in_flight") == 1
+                posts = {"method": "POST", "route": "/translation", "status": "200"}
+                return [
+                    value(found, "dragoman_http_requests_total", **posts),
+                    value(found, "dragoman_records_accepted_total", lane="interactive"),
+                    value(found, "dragoman_http_requests_in_flight"),
+                ]
+
+            async def settled() -> bool:
+                """Whichever process answers tells the sum; an answer is there before it counts."""
+                return [await told() for _ in range(6)] == [[40, 40, 1]] * 6
+
+            await reached(settled, description="every process tells the sum of all")
         served = {line.split("[")[1].split("]")[0] for line in process.lines if " POST " in line}
         assert len(served) == 2, "both processes took requests"
 
 
 @pytest.mark.slow
 async def test_processes_that_are_killed(redis_server: RedisServer, wait_until: Until) -> None:
-    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    settings = settings_for(redis_server)
     with (
         Worker(settings) as worker,
         api_process(redis_server.url, "--processes", "2") as process,
@@ -133,9 +144,9 @@ async def test_processes_that_are_killed(redis_server: RedisServer, wait_until: 
         worker.hold()
         before = children(process.pid)
         limits = httpx.Limits(max_keepalive_connections=0)
-        async with httpx.AsyncClient(base_url=process.url, limits=limits, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=process.url, limits=limits, timeout=120) as client:
             location = (await client.post("/jobs", json=body("one"))).headers["location"]
-            polls = [asyncio.ensure_future(client.get(f"{location}?wait=20")) for _ in range(8)]
+            polls = [asyncio.ensure_future(client.get(f"{location}?wait=60")) for _ in range(8)]
             await in_flight(client, 9)
             os.kill(min(before), signal.SIGKILL)
             await asyncio.to_thread(
@@ -146,9 +157,13 @@ async def test_processes_that_are_killed(redis_server: RedisServer, wait_until: 
             worker.resume()
             ended = await asyncio.gather(*polls, return_exceptions=True)
             assert any(isinstance(answer, httpx.Response) for answer in ended)
-            assert (await client.get(f"{location}?wait=20")).json()["state"] == "done"
-            found = samples((await client.get("/metrics")).text)
-            assert value(found, "dragoman_http_requests_in_flight") == 1
+            assert (await client.get(f"{location}?wait=60")).json()["state"] == "done"
+
+            async def alone() -> bool:  # an answer is there before it is counted
+                found = samples((await client.get("/metrics")).text)
+                return value(found, "dragoman_http_requests_in_flight") == 1
+
+            await reached(alone, description="nothing else is in flight")
         orphans = children(process.pid)
         assert len(orphans) == 2
         process.signal(signal.SIGKILL)
@@ -165,13 +180,13 @@ async def test_processes_that_are_killed(redis_server: RedisServer, wait_until: 
 async def test_a_stop_answers_what_is_in_flight(
     redis_server: RedisServer, processes: str, number: signal.Signals
 ) -> None:
-    settings = BrokerSettings(redis_url=redis_server.url, heartbeat_s=0.2)
+    settings = settings_for(redis_server)
     with (
         Worker(settings) as worker,
         api_process(redis_server.url, "--processes", processes) as process,
     ):
         worker.hold()
-        async with httpx.AsyncClient(base_url=process.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=process.url, timeout=120) as client:
             location = (await client.post("/jobs", json=body("job"))).headers["location"]
             calling = asyncio.ensure_future(client.post("/translation", json=body("one")))
             polling = asyncio.ensure_future(client.get(f"{location}?wait=60"))
@@ -188,10 +203,10 @@ async def test_a_stop_answers_what_is_in_flight(
 
 @pytest.mark.slow
 async def test_a_stop_that_cannot_wait_gives_the_location(redis_server: RedisServer) -> None:
-    settings = BrokerSettings(redis_url=redis_server.url)
+    settings = settings_for(redis_server)
     announce(settings)
     with api_process(redis_server.url, "--grace-s", "2.5") as process:
-        async with httpx.AsyncClient(base_url=process.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=process.url, timeout=120) as client:
             calling = asyncio.ensure_future(client.post("/translation", json=body("one")))
             await in_flight(client, 2)
             process.signal(signal.SIGTERM)
@@ -203,10 +218,10 @@ async def test_a_stop_that_cannot_wait_gives_the_location(redis_server: RedisSer
 
 @pytest.mark.slow
 async def test_a_caller_who_hangs_up_while_sending_is_no_mistake(redis_server: RedisServer) -> None:
-    announce(BrokerSettings(redis_url=redis_server.url))
+    announce(settings_for(redis_server))
     labels = {"method": "POST", "route": "/translation", "status": "499"}
     with api_process(redis_server.url) as process:
-        async with httpx.AsyncClient(base_url=process.url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=process.url, timeout=120) as client:
             _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
             writer.write(
                 b"POST /translation HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -214,10 +229,12 @@ async def test_a_caller_who_hangs_up_while_sending_is_no_mistake(redis_server: R
             )
             await in_flight(client, 2)
             writer.close()
-            while not samples((await client.get("/metrics")).text).get(
-                ("dragoman_http_requests_total", tuple(sorted(labels.items())))
-            ):
-                pass
+
+            async def counted() -> float | None:
+                found = samples((await client.get("/metrics")).text)
+                return found.get(("dragoman_http_requests_total", tuple(sorted(labels.items()))))
+
+            await reached(counted, description="the call is counted")
         process.stop()
         assert "Traceback" not in process.log
         assert "unexpected" not in process.log

@@ -24,7 +24,7 @@ async def test_requests_records_and_the_broker(client: httpx.AsyncClient, worker
     await client.post("/translation", json=body("one", "poison"))
     await client.post("/translation", json=body("poison"))
     location = (await client.post("/jobs", json=body("four"))).headers["location"]
-    await client.get(f"{location}?wait=10")
+    await client.get(f"{location}?wait=60")
     await client.get("/jobs/other")
     for path in ("/nowhere", "/else/where"):
         await client.get(path)

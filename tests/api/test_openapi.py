@@ -99,7 +99,7 @@ def test_example_answers_fit_their_schemas() -> None:
 
 async def test_real_answers_fit_their_schemas(client: httpx.AsyncClient, worker: Worker) -> None:
     job = (await client.post("/jobs", json=body("one", "poison"))).headers["location"]
-    for query in ("", "?wait=10", "?details=true"):
+    for query in ("", "?wait=60", "?details=true"):
         told("/jobs/{id}", "get", await client.get(job + query))
     told("/jobs/{id}", "delete", await client.delete(job))
     told("/jobs/{id}", "get", await client.get("/jobs/none"))

@@ -2,12 +2,15 @@
 foreign one as it answers one that never was, with the same calls to Redis. And what each uses."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import httpx
 import pytest
 import redis
 
+import api.usage
+import broker.producer
 from api.app import create_app
 from api.settings import ApiSettings
 from broker.keys import new_request_id
@@ -24,6 +27,20 @@ ROUTES = [
 ]  # fmt: skip
 
 Headers = dict[str, str]
+
+
+class Noon(datetime):
+    """A clock that stands still, so that neither the day nor the month ends within a test."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "Noon":
+        return cls(2026, 2, 28, 12, tzinfo=tz)
+
+
+@pytest.fixture
+def _noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (broker.producer, api.usage):
+        monkeypatch.setattr(module, "datetime", Noon)
 
 
 @pytest.fixture
@@ -65,7 +82,7 @@ async def make(client: httpx.AsyncClient, headers: Headers, path: str) -> str:
     assert answer.status_code == 202, answer.text
     name = str(answer.json()["id"])
     if path.startswith("/jobs"):
-        ended = await client.get(f"/jobs/{name}?wait=10", headers=headers)
+        ended = await client.get(f"/jobs/{name}?wait=60", headers=headers)
         assert ended.json()["state"] == "done"
     return name
 
@@ -75,7 +92,7 @@ class Wire:
 
     def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self._client = redis.Redis(port=server.port, socket_timeout=5)
+        self._client = redis.Redis(port=server.port, socket_timeout=60)
 
     def __enter__(self) -> "Wire":
         self._monitor = self._client.monitor().__enter__()
@@ -183,6 +200,7 @@ async def test_a_document_is_charged_and_carries_the_quota(
     told("/documents", "post", answer)
 
 
+@pytest.mark.usefixtures("_noon")
 async def test_usage_is_the_tenants_own(
     client: httpx.AsyncClient,
     keys: dict[str, Headers],
@@ -219,6 +237,7 @@ async def test_usage_is_the_tenants_own(
     worker.resume()
 
 
+@pytest.mark.usefixtures("_noon")
 async def test_without_keys_everybody_is_one_tenant(
     broker_settings: BrokerSettings, worker: Worker
 ) -> None:

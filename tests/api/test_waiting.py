@@ -33,7 +33,10 @@ async def watch() -> Watch:
     return Waiter(Producer(BrokerSettings(), "tests")).watching("default", "request")
 
 
-async def test_news_end_a_wait_before_anybody_looks_at_the_connection(watch: Watch) -> None:
+async def test_news_end_a_wait_before_anybody_looks_at_the_connection(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "UNWATCHED_S", FOREVER_S)
     connection = Connection()
     asyncio.get_running_loop().call_soon(watch.tell, True)
     assert await wait(watch, watch.finished(FOREVER_S), Bell(), connection.receive) is Ending.CAME

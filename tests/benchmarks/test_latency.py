@@ -60,15 +60,15 @@ def test_the_full_engine() -> None:
 def test_the_engine_with_sentences_that_come_when_they_are_due() -> None:
     engine = CountedEngine()
     took_s = bare.arriving(engine, sentences(7), [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05])
-    assert engine.steps[:2] == [4, 2]
-    assert sum(engine.steps) == 7
+    assert engine.steps in ([4, 2, 1], [4, 3])  # on a busy machine the last one is there as well
     assert len(took_s) == 7
     assert min(took_s) > 0
 
 
 def test_the_engine_with_clients_that_wait() -> None:
     engine = CountedEngine()
-    found = bare.attended(engine, sentences(5), clients=3, seconds=0.01)
+    while not engine.steps:  # for so short a time a busy machine may do nothing
+        found = bare.attended(engine, sentences(5), clients=3, seconds=0.01)
     assert set(engine.steps) == {3}
     assert len(found.took_s) == len(found.ended_s) == 3 * len(engine.steps)
     assert found.ended_s == sorted(found.ended_s)
@@ -147,8 +147,8 @@ def test_a_service_without_an_engine() -> None:
     with latency.serving(stacks.paced(0.0, 16).worker) as service:
         found = latency.loaded(service, latency.load.poisson(100.0, 0.2))
         assert len(found) > 5
-        assert latency.attended(service, 2, 0.1, kept=False).rate > 0
-        assert latency.attended(service, 1, 0.1, pause_s=0.01).side.latencies_ms
+        assert latency.attended(service, 2, 0.5, kept=False).rate > 0
+        assert latency.attended(service, 1, 0.5, pause_s=0.01).side.latencies_ms
 
 
 def test_what_makes_no_sense_is_refused() -> None:

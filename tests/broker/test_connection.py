@@ -9,7 +9,7 @@ from broker.coalescer import Coalescer
 from broker.connection import connect, parse_url, reaching_redis, translated
 from broker.errors import BrokerMisconfigured, BrokerUnavailable
 from broker.settings import BrokerSettings
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, closed_port
 
 
 def test_sentinel_and_cluster_urls_name_hosts_service_and_credentials() -> None:
@@ -54,7 +54,7 @@ def test_the_password_file_is_used_and_a_missing_one_is_named(tmp_path) -> None:
 
 
 def test_a_server_that_is_not_there_is_unavailable() -> None:
-    settings = BrokerSettings(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    settings = BrokerSettings(redis_url=f"redis://127.0.0.1:{closed_port()}/0")
     with pytest.raises(BrokerUnavailable, match="does not answer"):
         functions.init(settings)
 

@@ -1,6 +1,5 @@
 """Identical requests in flight: ``submit`` with ``join``."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from broker.waiter import Waiter
 from broker.wire import Submission
 from tests.broker.parties import serve, submission
 from tests.redis_server import RedisServer
+from tests.waiting import reached
 
 KEYS = Keys("0")
 WORK = "digest-of-the-work"
@@ -127,8 +127,10 @@ async def test_the_work_is_dropped_when_the_last_caller_is_gone(
     assert not await producer._cancel("default", first.id, patience_ms=0)
     await producer.leave("default", first.id)
     mark = KEYS.inflight("default", WORK)
-    while fields(redis_server, first.id, "state") != [b"cancelled"]:
-        await asyncio.sleep(0.01)
+    await reached(
+        lambda: fields(redis_server, first.id, "state") == [b"cancelled"],
+        description="the work is dropped",
+    )
     assert (await producer.submit(alike(producer))).id != first.id
     assert redis_server.client.get(mark).decode() != first.id
 
@@ -144,7 +146,7 @@ async def test_a_caller_that_joins_on_another_process_is_woken(
         with listening.watching("default", first.id) as watch:
             assert (await elsewhere.submit(alike(elsewhere))).id == first.id
             serve(consumer)
-            assert await watch.finished(10.0)
+            assert await watch.finished(60)
     finally:
         await listening.stop()
         await elsewhere.close()

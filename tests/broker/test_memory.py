@@ -14,7 +14,7 @@ from broker.keys import Keys, shard_keys
 from broker.memory import MOST_NAMES, Memory, Name
 from broker.settings import BrokerSettings
 from tests.conftest import settings_for
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, closed_port
 
 KEYS = Keys("0")
 
@@ -170,7 +170,7 @@ def test_redis_away_is_told_once_and_costs_nothing_but_the_memory(
 
 
 def test_forgetting_says_when_redis_is_away() -> None:
-    memory = Memory(BrokerSettings(redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+    memory = Memory(BrokerSettings(redis_url=f"redis://127.0.0.1:{closed_port()}/0"))
     with pytest.raises(BrokerUnavailable):
         memory.forget("default")
     memory.close()

@@ -19,7 +19,7 @@ from broker.tenants import (
     only_here,
     read_secret,
 )
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, closed_port
 
 SECRET = b"s" * 40
 
@@ -107,7 +107,7 @@ def test_a_quota_that_means_nothing_is_refused(values: dict[str, float]) -> None
 
 
 def test_redis_away_is_said() -> None:
-    settings = BrokerSettings(redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    settings = BrokerSettings(redis_url=f"redis://127.0.0.1:{closed_port()}/0")
     with Tenants(settings) as tenants, pytest.raises(BrokerUnavailable):
         tenants.keys()
 

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from broker.wire import Completion, Outcome, Submission
 from tests.redis_server import RedisServer, free_port, wait_until
 
 MODEL = "small"
+patient = partial(BrokerSettings, redis_timeout_s=20.0)
 
 
 def tls_server() -> str:
@@ -33,7 +35,7 @@ def tls_server() -> str:
                 [found, "--port", "0", "--tls-port", "1", "--dir", "/tmp"],
                 capture_output=True,
                 text=True,
-                timeout=20,
+                timeout=60,
             )
             if "Failed to configure TLS" in tried.stdout + tried.stderr:
                 return found
@@ -125,7 +127,7 @@ async def carried(settings: BrokerSettings) -> str:
 
 
 async def test_records_and_documents_travel_over_tls(server: TlsServer, files: Files) -> None:
-    settings = BrokerSettings(redis_url=server.url, redis_ca_file=files.authority)
+    settings = patient(redis_url=server.url, redis_ca_file=files.authority)
     assert await carried(settings) == "eno"
     queue = connect_queue(settings, DocumentSettings())
     assert queue.ping()
@@ -135,7 +137,7 @@ async def test_records_and_documents_travel_over_tls(server: TlsServer, files: F
 async def test_a_server_that_asks_for_a_certificate_gets_one(
     strict_server: TlsServer, files: Files
 ) -> None:
-    settings = BrokerSettings(
+    settings = patient(
         redis_url=strict_server.url,
         redis_ca_file=files.authority,
         redis_cert_file=files.client,
@@ -156,7 +158,7 @@ async def refused(settings: BrokerSettings, message: str) -> None:
 
 async def test_a_certificate_of_others_is_refused(server: TlsServer, files: Files) -> None:
     url = server.url.replace("//", "//me:s3cret@")
-    settings = BrokerSettings(redis_url=url, redis_ca_file=files.others)
+    settings = patient(redis_url=url, redis_ca_file=files.others)
     await refused(settings, r"not trusted .*--redis-ca-file")
     await refused(replace(settings, redis_ca_file=""), "not trusted")  # the system knows it not
     with pytest.raises(BrokerMisconfigured) as error:
@@ -166,7 +168,7 @@ async def test_a_certificate_of_others_is_refused(server: TlsServer, files: File
 
 async def test_a_server_under_another_name_is_refused(files: Files) -> None:
     for other in serving(files, "elsewhere", "no"):
-        settings = BrokerSettings(redis_url=other.url, redis_ca_file=files.authority)
+        settings = patient(redis_url=other.url, redis_ca_file=files.authority)
         await refused(settings, "not trusted .*127.0.0.1")
 
 
@@ -174,7 +176,7 @@ async def test_a_server_under_another_name_is_refused(files: Files) -> None:
 def test_a_client_that_is_not_known_is_told_what_is_asked_for(
     strict_server: TlsServer, files: Files, certificate: str
 ) -> None:
-    settings = BrokerSettings(
+    settings = patient(
         redis_url=strict_server.url,
         redis_ca_file=files.authority,
         redis_cert_file=certificate and getattr(files, certificate),

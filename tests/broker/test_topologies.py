@@ -46,7 +46,7 @@ def formed(info: dict[str, str]) -> bool:
 
 async def test_three_shards_on_three_primaries(cluster: list[RedisServer]) -> None:
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in cluster)
-    settings = BrokerSettings(redis_url=f"redis+cluster://{hosts}", shards=3, redis_timeout_s=5.0)
+    settings = BrokerSettings(redis_url=f"redis+cluster://{hosts}", shards=3, redis_timeout_s=20.0)
     assert len(functions.init(settings)) == 3
     await round_trips(settings, requests=30)
     assert all(server.client.dbsize() > 5 for server in cluster)  # each has its share of the work
@@ -58,7 +58,7 @@ def test_the_memory_is_spread_over_the_primaries(cluster: list[RedisServer]) -> 
         BrokerSettings(
             redis_url=f"redis+cluster://{hosts}",
             shards=3,
-            redis_timeout_s=5.0,
+            redis_timeout_s=20.0,
             memory_sentences=90,
         )
     )
@@ -106,39 +106,43 @@ async def round_trips(settings: BrokerSettings, requests: int) -> None:
 
 
 @pytest.fixture
-def sentinel(tmp_path: Path) -> Iterator[tuple[str, RedisServer, RedisServer]]:
-    """A URL, its primary and the primary's replica."""
+def sentinel(tmp_path: Path) -> Iterator[tuple[str, RedisServer, RedisServer, RedisServer]]:
+    """A URL, its primary, the primary's replica, and the Sentinel, which is told to be patient: a
+    primary on a busy machine is not gone."""
     primary = RedisServer().start()
     replica = RedisServer(extra=("--replicaof", f"127.0.0.1 {primary.port}")).start()
     port = free_port()
     (tmp_path / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
         f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
-        "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+        "sentinel down-after-milliseconds main 600000\nsentinel failover-timeout main 2000\n"
     )
     guard = RedisServer(sentinel=tmp_path / "sentinel.conf", port=port).start()
     wait_until(
         lambda: guard.client.execute_command("SENTINEL", "REPLICAS", "main"),
         description="the Sentinel finds the replica",
     )
-    yield f"redis+sentinel://127.0.0.1:{port}/main", primary, replica
+    yield f"redis+sentinel://127.0.0.1:{port}/main", primary, replica, guard
     for server in (guard, replica, primary):
         server.stop()
 
 
 async def test_a_sentinel_url_follows_the_primary(
-    sentinel: tuple[str, RedisServer, RedisServer],
+    sentinel: tuple[str, RedisServer, RedisServer, RedisServer],
 ) -> None:
-    url, primary, replica = sentinel
-    settings = BrokerSettings(redis_url=url, redis_timeout_s=5.0)
+    url, primary, replica, guard = sentinel
+    settings = BrokerSettings(redis_url=url, redis_timeout_s=20.0)
     await round_trips(settings, requests=3)
     primary.kill()
+    patience = ("SENTINEL", "SET", "main", "down-after-milliseconds")
+    guard.client.execute_command(*patience, 500)
     wait_until(
         lambda: replica.client.role()[0] == b"master",
         description="the replica is promoted",
-        timeout_s=60,
+        timeout_s=120,
     )
-    wait_until(lambda: _ready(settings), description="the URL leads to it", timeout_s=60)
+    guard.client.execute_command(*patience, 600_000)
+    wait_until(lambda: _ready(settings), description="the URL leads to it", timeout_s=120)
     await round_trips(settings, requests=3)
 
 

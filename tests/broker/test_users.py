@@ -45,6 +45,7 @@ def settings_of(server: RedisServer, folder: Path, name: str) -> BrokerSettings:
         redis_url=server.url,
         redis_user=f"dragoman-{name}",
         redis_password_file=str(folder / f"{name}.password"),
+        redis_timeout_s=20.0,
     )
 
 

@@ -17,6 +17,7 @@ from broker.waiter import Waiter
 from tests.broker.parties import answers, serve, submission, worker
 from tests.conftest import settings_for
 from tests.redis_server import RedisServer
+from tests.waiting import reached
 
 KEYS = Keys("0")
 
@@ -29,7 +30,7 @@ async def test_a_finished_request_wakes_its_waiter(
         await producer.submit(request)
         assert not await watch.finished(0.01)
         assert serve(consumer) == 1
-        assert await watch.finished(10)
+        assert await watch.finished(60)
     assert waiter.watches == {}
 
 
@@ -42,12 +43,12 @@ async def test_progress_is_told_as_it_happens(
         deliveries = consumer.read(8, 8, 0)
         consumer.begin(deliveries)
         consumer.complete(answers(deliveries[:1]))
-        assert await watch.progressed(10)
+        assert await watch.progressed(60)
         assert not await watch.progressed(0.01)
         assert not await watch.finished(0.01)
         consumer.complete(answers(deliveries[1:]))
-        assert await watch.progressed(10)
-        assert await watch.finished(10)
+        assert await watch.progressed(60)
+        assert await watch.finished(60)
         assert await watch.progressed(0)  # an ended request never blocks its followers
 
 
@@ -56,7 +57,7 @@ async def test_a_cancel_wakes_the_waiters(producer: Producer, waiter: Waiter) ->
     with waiter.watching("default", request.id, request) as watch:
         await producer.submit(request)
         await producer.cancel("default", request.id)
-        assert await watch.finished(10)
+        assert await watch.finished(60)
 
 
 async def test_a_job_of_another_api_process_is_followed(
@@ -72,7 +73,7 @@ async def test_a_job_of_another_api_process_is_followed(
     with listener.watching("default", request.id) as watch:
         assert await other.watch("default", request.id) is not None
         consumer.complete(answers(deliveries))
-        assert await watch.finished(10)
+        assert await watch.finished(60)
     await listener.stop()
     await other.close()
 
@@ -124,12 +125,13 @@ async def test_the_sweep_finds_what_the_news_missed(
 ) -> None:
     deaf = Waiter(producer)  # never started: no listener
     request = submission(producer)
+    before = time.monotonic()
     with deaf.watching("default", request.id, request) as watch:
         await producer.submit(request)
         await deaf.sweep(time.monotonic() + 10)
         assert not await watch.finished(0)
         serve(consumer)
-        await deaf.sweep(time.monotonic())
+        await deaf.sweep(before + waiter_module.QUIET_S)
         assert not await watch.finished(0)  # too young for the sweep
         await deaf.sweep(time.monotonic() + waiter_module.QUIET_S)
         assert await watch.finished(0)
@@ -219,16 +221,20 @@ async def test_a_reply_stream_that_vanished_is_made_again(
     await waiter.start()
     name = KEYS.reply(producer.process)
     for loss in (redis_server.client.flushall, lambda: redis_server.client.delete(name)):
-        while not redis_server.client.exists(name):
-            await asyncio.sleep(0)
+        await reached(
+            lambda: redis_server.client.exists(name), description="the reply stream is there"
+        )
         loss()
         consumer.prepare()
         request = submission(producer)
         with waiter.watching("default", request.id, request) as watch:
             await producer.submit(request)
             serve(consumer)
-            assert await watch.finished(20)
-    assert 0 < redis_server.client.ttl(name) <= producer.settings.reply_ttl_s
+            assert await watch.finished(60)
+    await reached(
+        lambda: 0 < redis_server.client.ttl(name) <= producer.settings.reply_ttl_s,
+        description="the reply stream is there, for a while",
+    )
     await waiter.stop()
 
 
@@ -255,19 +261,20 @@ async def test_a_reply_stream_trimmed_past_its_cursor_loses_nobody(
         serve(consumer)
         redis_server.client.xtrim(KEYS.reply(producer.process), maxlen=0, approximate=False)
         await waiter.start()
-        assert await watch.finished(20)
+        assert await watch.finished(60)
     await waiter.stop()
 
 
 async def test_news_of_an_end_tell_its_outcomes_if_one_call_brought_them(
-    producer: Producer, waiter: Waiter, consumer: Consumer
+    producer: Producer, waiter: Waiter, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(waiter_module, "QUIET_S", 600.0)  # the sweep knows of no outcomes
     request = submission(producer, ["a", "b"])
     with waiter.watching("default", request.id, request) as watch:
         await producer.submit(request)
         assert watch.ending is None
         assert serve(consumer) == 2
-        assert await watch.finished(10)
+        assert await watch.finished(60)
         assert watch.ending is not None
         view = await producer.view("default", request.id)
     assert view is not None
@@ -286,7 +293,7 @@ async def test_an_end_whose_outcomes_are_long_or_came_one_by_one_is_read(
         done = answers(deliveries)
         for part in [done] if len(text) > 1 else [done[:1], done[1:]]:
             consumer.complete(part)
-        assert await watch.finished(10)
+        assert await watch.finished(60)
         assert watch.ending is None
 
 
@@ -298,7 +305,7 @@ async def test_damaged_outcomes_in_news_are_not_believed(
         news = {f"={request.id}": '{"0":', request.id: "0 done"}
         await producer.listen(KEYS)
         redis_server.client.xadd(KEYS.reply(producer.process), news)
-        assert await watch.finished(10)
+        assert await watch.finished(60)
         assert watch.ending is None
 
 

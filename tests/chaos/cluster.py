@@ -39,6 +39,7 @@ class Shape:
     lease_s: float = 4.0
     heartbeat_s: float = 0.5
     hang_s: float = 3.0
+    redis_timeout_s: float = 1.0
     result_ttl_s: int = 150
 
 
@@ -170,6 +171,7 @@ class Cluster:
         return [
             *("--redis-url", redis_url, "--lease-s", str(shape.lease_s)),
             *("--heartbeat-s", str(shape.heartbeat_s), "--result-ttl-s", str(shape.result_ttl_s)),
+            *("--redis-timeout-s", str(shape.redis_timeout_s)),
         ]
 
     def _member(self, name: str, arguments: list[str], directory: Path) -> Member:

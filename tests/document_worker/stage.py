@@ -1,7 +1,6 @@
 """What the document tests are played on: documents stored and enqueued as the API does it, document
 worker processes, and a model worker that answers each text in capitals."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from document_formats.encodings import Encoding
 from document_formats.kinds import BY_NAME
 from document_formats.pieces import count
 from tests.redis_server import RedisServer, wait_until
+from tests.waiting import reached
 
 ROOT = Path(__file__).parents[2]
 MODEL = "small"
@@ -72,7 +72,7 @@ class ModelWorker:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         self._going.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._consumer.close()
         assert not self._thread.is_alive()
 
@@ -185,7 +185,11 @@ class DocumentProcess:
         }
         command = [sys.executable, "-m", "document_worker", "--redis-url", redis_url, *flags]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, env=inherited | (environ or {}), stderr=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env={"DRAGOMAN_REDIS_TIMEOUT_S": "20"} | inherited | (environ or {}),
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -215,14 +219,14 @@ class DocumentProcess:
 
     def kill(self, *, whole: bool) -> None:
         """kill -9: the process alone, or with the fork that works on a document."""
-        victims = [*(self.children() if whole else ()), self.process.pid]
-        for pid in victims:
+        self.process.send_signal(signal.SIGSTOP)  # it is not to see its fork die
+        for pid in [*(self.children() if whole else ()), self.process.pid]:
             os.kill(pid, signal.SIGKILL)
         self.wait()
 
-    def wait(self, timeout_s: float = 20) -> int:
+    def wait(self, timeout_s: float = 120) -> int:
         code = self.process.wait(timeout_s)
-        self._reader.join(10)
+        self._reader.join(60)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
@@ -249,19 +253,16 @@ def document_process(
 
 async def until(desk: Desk, document_id: str, **expected: Any) -> Document:
     """The document once its fields have these values."""
-    async with asyncio.timeout(40):
-        while True:
-            document = await desk.read(document_id)
-            if all(getattr(document, name) == value for name, value in expected.items()):
-                return document
-            await asyncio.sleep(0.05)
 
+    async def reads_so() -> Document | None:
+        document = await desk.read(document_id)
+        found = {name: getattr(document, name) for name in expected}
+        return document if found == expected else None
 
-async def true(predicate: Callable[[], Any]) -> None:
-    """Returns once the predicate holds."""
-    async with asyncio.timeout(20):
-        while not predicate():
-            await asyncio.sleep(0.02)
+    found: Document = await reached(
+        reads_so, description=f"the document is {expected}", timeout_s=120
+    )
+    return found
 
 
 def key_of(document_id: str, suffix: str = "") -> str:

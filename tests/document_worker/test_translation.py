@@ -30,7 +30,7 @@ async def test_a_full_queue_is_waited_for(
 async def test_what_the_deadline_overtakes_stays_as_it_was(
     broker_settings: BrokerSettings, redis_server: RedisServer, model_worker: ModelWorker
 ) -> None:
-    settings = DocumentSettings(document_ttl_s=60, document_deadline_s=6)
+    settings = DocumentSettings(document_ttl_s=60, document_deadline_s=10)
     lines = [b"line %d" % number for number in range(2_000)]
     model_worker.hold_after(100)
     async with Desk(broker_settings, redis_server, settings) as desk:
@@ -79,7 +79,7 @@ async def test_progress_is_told_while_a_document_runs(
     model_worker.hold_after(640)
     with document_process(redis_server.url):
         document_id = await desk.submit(body)
-        assert await asyncio.to_thread(model_worker.held.wait, 20)
+        assert await asyncio.to_thread(model_worker.held.wait, 60)
         document = await until(desk, document_id, done=len(model_worker.seen))
         assert (document.state, document.total) == ("running", 1_500)
         # At most four requests of 250 texts have been submitted.

@@ -1,8 +1,8 @@
 """``dragoman broker users``, and the whole service on a server that knows only these users: keys,
 translation, jobs, documents; with no password in a process list or a log."""
 
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -14,7 +14,7 @@ from tests.api.stage import Worker, api_process, body
 from tests.broker.test_users import settings_of
 from tests.document_worker.stage import document_process
 from tests.dragoman.test_main import Capture, run
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, wait_until
 
 
 @pytest.fixture
@@ -72,23 +72,25 @@ def test_the_service_under_its_users(
         Worker(settings_of(server, folder, "worker")),
         api_process(server.url, *api) as served,
         document_process(server.url, *documents) as worked,
-        httpx.Client(base_url=served.url, headers=headers, timeout=30) as client,
+        httpx.Client(base_url=served.url, headers=headers, timeout=120) as client,
     ):
+        day = datetime.now(UTC).date()
         answer = client.post("/translation", json=body("one"))
         assert answer.json() == {"result": [{"id": "0", "text": "eno"}]}
         job = client.post("/jobs", json=body("two")).headers["location"]
-        assert client.get(f"{job}?wait=20").json()["state"] == "done"
+        assert client.get(f"{job}?wait=60").json()["state"] == "done"
         assert "event: end" in client.get(f"{job}/events").text
-        assert client.get("/usage").json()["today"]["requests"] == 2
+        used = client.get("/usage").json()["today"]["requests"]
+        assert used == 2 or datetime.now(UTC).date() != day
         assert client.get("/readyz?workers=1").status_code == 200
         assert "dragoman_broker_up 1" in client.get("/metrics").text
         files = {"file": ("notes.txt", b"three", "text/plain")}
         taken = client.post("/documents", files=files, data={"source": "en", "target": "ja"})
         document = taken.headers["location"]
-        deadline = time.monotonic() + 40
-        while client.get(document).json()["state"] != "done":
-            assert time.monotonic() < deadline, worked.log
-            time.sleep(0.05)
+        wait_until(
+            lambda: client.get(document).json()["state"] == "done",
+            description="the document is translated",
+        )
         assert client.get(f"{document}/result").text == "eerht"
         assert client.delete(document).status_code == 204
         for pid in (served.pid, worked.process.pid):

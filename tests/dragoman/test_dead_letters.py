@@ -11,7 +11,7 @@ from broker.settings import BrokerSettings
 from dragoman.__main__ import app
 from tests.broker.parties import answers, worker
 from tests.broker.test_dead_letters import bury
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, closed_port
 
 Capture = pytest.CaptureFixture[str]
 
@@ -121,7 +121,7 @@ def test_ids_or_all(command: str, arguments: list[str], capfd: Capture) -> None:
 
 
 def test_no_redis_is_one_readable_line(capfd: Capture) -> None:
-    assert run("list", "--redis-url", f"redis://127.0.0.1:{free_port()}/0") == 1
+    assert run("list", "--redis-url", f"redis://127.0.0.1:{closed_port()}/0") == 1
     shown = capfd.readouterr().err
     assert shown.startswith("dragoman: ")
     assert "Traceback" not in shown

@@ -14,7 +14,7 @@ from dragoman.supervisor import StackFailed
 from tests.api.stage import Worker, api_process
 from tests.conftest import settings_for
 from tests.dragoman.test_main import Capture, run
-from tests.redis_server import RedisServer, free_port
+from tests.redis_server import RedisServer, closed_port
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_secret_or_a_redis_that_is_not_there(
     missing = str(tmp_path / "none")
     assert run("keys", "create", "acme", "--key-secret-file", missing) == FAILED
     assert "No such file" in capfd.readouterr().err
-    monkeypatch.setenv("DRAGOMAN_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setenv("DRAGOMAN_REDIS_URL", f"redis://127.0.0.1:{closed_port()}/0")
     assert run("keys", "list") == FAILED
     assert "Redis does not answer" in capfd.readouterr().err
 

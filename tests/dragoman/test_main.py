@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from dragoman.__main__ import FAILED, INTERRUPTED, PARTLY_FAILED, app
-from dragoman.stack import free_port
 from inference_worker import checkpoint
 from tests.dragoman.fake_service import FakeService, Scripted, problem
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, closed_port
 
 Wait = Callable[..., Any]
 Capture = pytest.CaptureFixture[str]
@@ -105,7 +104,7 @@ def test_a_file_into_a_file(service: FakeService, tmp_path: Path, capfd: Capture
 
 def test_standard_input(service: FakeService) -> None:
     with start("translate", "--from", "en", "--to", "ja", "--url", service.url) as process:
-        assert process.communicate("one\n\ntwo\n", timeout=30) == ("ONE\n\nTWO\n", "")
+        assert process.communicate("one\n\ntwo\n", timeout=120) == ("ONE\n\nTWO\n", "")
     assert process.returncode == 0
 
 
@@ -133,7 +132,7 @@ def test_the_servers_reason_is_shown(service: FakeService, tmp_path: Path, capfd
 
 
 def test_no_server(capfd: Capture) -> None:
-    url = f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    url = f"http://127.0.0.1:{closed_port()}"
     assert run("translate", "--from", "en", "--to", "ja", "--url", url, "hello") == FAILED
     assert f"dragoman: no answer from {url}/" in capfd.readouterr().err
 
@@ -149,7 +148,7 @@ def test_ctrl_c_cancels_the_jobs(service: FakeService, wait_until: Wait, tmp_pat
             description="the command waits for its jobs",
         )
         process.send_signal(signal.SIGINT)
-        _, complaint = process.communicate(timeout=30)
+        _, complaint = process.communicate(timeout=120)
     assert process.returncode == INTERRUPTED
     assert "interrupted" in complaint
     assert [job["state"] for job in service.jobs.values()] == ["cancelled", "cancelled"]
@@ -183,7 +182,7 @@ def test_a_progress_bar_on_a_terminal(service: FakeService, tmp_path: Path) -> N
         except OSError:  # the other end is closed
             break
     os.close(ours)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert b"translating" in drawn
     assert target.read_text() == "LINE\n" * 600
 

@@ -145,7 +145,8 @@ def test_a_second_signal_kills_what_does_not_listen(monkeypatch: pytest.MonkeyPa
     assert supervisor.stopped
 
 
-def test_a_signal_seen_twice_is_one() -> None:
+def test_a_signal_seen_twice_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "REPEAT_S", 600.0)
     with stack.Interrupts() as interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)

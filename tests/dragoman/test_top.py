@@ -236,7 +236,7 @@ def test_ctrl_c_ends_it_cleanly(service: FakeService, wait_until: Wait) -> None:
     with watched(service.url) as (process, terminal):
         wait_until(frames, description="two frames are drawn")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
 

@@ -40,6 +40,10 @@ class WorkerProcess:
         return "".join(self._lines)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def niceness(self) -> int:
         return os.getpriority(os.PRIO_PROCESS, self._process.pid)
 
@@ -51,7 +55,7 @@ class WorkerProcess:
         wait_until(
             lambda: "dragoman-worker ready" in self.output or not self.running,
             description="the worker is ready",
-            timeout_s=60.0,
+            timeout_s=120.0,
         )
         assert self.running, self.output
         return self
@@ -59,18 +63,18 @@ class WorkerProcess:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def ended(self, timeout_s: float = 30.0) -> int:
+    def ended(self, timeout_s: float = 120.0) -> int:
         """The exit status."""
         status = self._process.wait(timeout_s)
-        self._reader.join(5.0)
+        self._reader.join(60.0)
         return status
 
     def end(self) -> None:
         if self.running:
             self.send(signal.SIGCONT)
             self.send(signal.SIGKILL)
-            self._process.wait(10.0)
-        self._reader.join(5.0)
+            self._process.wait(60.0)
+        self._reader.join(60.0)
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -79,6 +83,7 @@ def flags(settings: BrokerSettings) -> list[str]:
     return [
         *("--redis-url", settings.redis_url, "--lease-s", str(settings.lease_s)),
         *("--heartbeat-s", str(settings.heartbeat_s)),
+        *("--redis-timeout-s", str(settings.redis_timeout_s)),
     ]
 
 

@@ -19,7 +19,7 @@ from tests.inference_worker.engines import Echo
 from tests.inference_worker.parties import Broker, Held
 from tests.redis_server import wait_until
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(autouse=True)

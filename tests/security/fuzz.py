@@ -42,7 +42,7 @@ def attack(url: str, seed: int, examples: int, round_s: int) -> subprocess.Compl
                 "--mode", "all",
                 "--max-examples", str(examples),
                 "--seed", str(seed),
-                "--request-timeout", "30",
+                "--request-timeout", "60",
                 "--workers", "1",
                 "--no-color",
             ],
@@ -58,7 +58,7 @@ def faults(target: Service) -> list[str]:
     found = [line for line in target.log.splitlines() if MISTAKE.search(line)]
     if not target.alive:
         found.append("a process ended")
-    if httpx.get(f"{target.api.url}/readyz").status_code != 200:
+    if httpx.get(f"{target.api.url}/readyz", timeout=60).status_code != 200:
         found.append("the API is not ready")
     return found
 

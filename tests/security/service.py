@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.settings import BrokerSettings
 from tests.api.stage import Process, api_process
+from tests.conftest import settings_for
 from tests.document_worker.stage import DocumentProcess, document_process
 from tests.inference_worker.processes import WorkerProcess, paced
 from tests.redis_server import RedisServer
@@ -41,7 +41,7 @@ class Service:
 @contextmanager
 def service(redis: RedisServer, *api_flags: str, **engine: str) -> Iterator[Service]:
     """A ready service; ``engine`` are the faults of ``tests.inference_worker.paced_worker``."""
-    settings = BrokerSettings(redis_url=redis.url, lease_s=2, heartbeat_s=1)
+    settings = settings_for(redis, heartbeat_s=1.0)
     with (
         paced(settings, "--slots", "64", **engine) as worker,
         api_process(redis.url, *api_flags) as api,

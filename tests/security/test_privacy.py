@@ -39,7 +39,7 @@ def ended(client: httpx.Client, location: str) -> dict[str, Any]:
         found[0] = client.get(location).json()
         return found[0]["state"] in ("done", "failed", "cancelled")
 
-    wait_until(over, description=f"{location} has ended", timeout_s=40)
+    wait_until(over, description=f"{location} has ended", timeout_s=120)
     return found[0]
 
 
@@ -88,7 +88,7 @@ def translate_documents(client: httpx.Client, target: Service) -> None:
 
 
 def test_no_text_is_told_to_operators(target: Service) -> None:
-    with httpx.Client(base_url=target.api.url, headers=HEADERS, timeout=60) as client:
+    with httpx.Client(base_url=target.api.url, headers=HEADERS, timeout=120) as client:
         translate(client)
         translate_documents(client, target)
         metrics = client.get("/metrics").text
@@ -103,7 +103,7 @@ def test_no_text_is_told_to_operators(target: Service) -> None:
 
 
 def test_lines_name_their_request(target: Service) -> None:
-    with httpx.Client(base_url=target.api.url, headers=HEADERS, timeout=60) as client:
+    with httpx.Client(base_url=target.api.url, headers=HEADERS, timeout=120) as client:
         assert client.post("/translation", json=body(RAISES)).status_code == 502
     told = "POST /translation 502 "
     wait_until(lambda: told in target.api.log, description="the request is in the log")
