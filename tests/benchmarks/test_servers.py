@@ -21,7 +21,7 @@ def test_processor_time_of_children_that_have_ended_counts() -> None:
     )
     with started([sys.executable, "-c", code], "ready") as server:
         assert len(server.processes()) == 1
-        assert server.cpu_s() >= 0.3
+        assert server.cpu_s() >= 0.2  # what is less than a tick of a process is not counted
         assert server.resident_bytes() > 1 << 20
 
 

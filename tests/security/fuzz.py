@@ -22,7 +22,6 @@ import httpx
 from tests.redis_server import RedisServer
 from tests.security.service import Service, resident_mib, service
 
-SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 GROWTH_MIB = 64  # what one API process may keep of an hour
 MISTAKE = re.compile(r"(?:ERROR|CRITICAL) .*|Traceback.*")
@@ -35,7 +34,7 @@ def attack(url: str, seed: int, examples: int, round_s: int) -> subprocess.Compl
     with tempfile.TemporaryDirectory(prefix="dragoman-fuzz-") as scratch:
         return subprocess.run(
             [
-                str(SCHEMATHESIS), "--config-file", str(CONFIGURATION),
+                sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION),
                 "run", f"{url}/openapi.json", "--max-time", str(round_s),
                 "--checks", "all", "--exclude-checks", "use_after_free",
                 "--phases", "examples,coverage,fuzzing,stateful",
