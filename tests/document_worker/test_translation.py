@@ -7,7 +7,7 @@ import pytest
 
 from broker.document_settings import DocumentSettings
 from broker.settings import BrokerSettings
-from document_worker.translation import reached
+from document_worker.patience import reached
 from tests.document_worker.stage import Desk, DocumentProcess, ModelWorker, document_process, until
 from tests.redis_server import RedisServer
 
