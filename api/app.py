@@ -27,6 +27,7 @@ from api.page import show_asset, show_page
 from api.problems import HANDLED, answer, hung_up
 from api.service import Catalogue, Service, service_of
 from api.settings import ApiSettings
+from api.shelf import shelf
 from api.shortcut import Shortcut
 from broker.document_settings import DocumentSettings
 from broker.documents import MAX_DOCUMENT_BYTES
@@ -79,7 +80,7 @@ def create_app(
     )
     app.openapi = _Document(operations, keys=secret is not None)  # type: ignore[method-assign]
     app.state.service = _service(broker_settings, settings, Metrics(metrics_directory), secret)
-    app.state.shelf = documents.shelf(broker_settings, document_settings)
+    app.state.shelf = shelf(broker_settings, document_settings)
     endpoints = _add_routes(app, operations)
     for kind in HANDLED:
         app.add_exception_handler(kind, answer)
