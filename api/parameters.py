@@ -196,8 +196,10 @@ PREFER = Parameter(
 DEADLINE = Parameter(
     "X-Deadline-Ms",
     "header",
-    "How long the work may take, in milliseconds from now; records not begun by then end as"
-    " expired.",
+    "How long the work may take, in milliseconds from now: say how long you wait. What cannot end"
+    " by then is refused at once under load (503 `too_late`), and records not begun by then end as"
+    " `expired`. Without it, what the server is set to: 10 minutes for POST /translation, a day for"
+    " jobs, unless its operator chose otherwise.",
     {"type": "integer", "minimum": 1, "maximum": LONGEST_DEADLINE_MS},
 )
 IDEMPOTENCY_KEY = Parameter(

@@ -6,9 +6,10 @@ from typing import Any
 
 import httpx
 
-from dragoman.errors import DragomanError, JobCancelled, RecordsFailed, UnexpectedAnswer
+from dragoman.errors import DragomanError, JobCancelled, NotInTime, RecordsFailed, UnexpectedAnswer
 from dragoman.errors import from_problem as error_from_problem
 
+EXPIRED = "expired"  # the code of a record that was not begun before its deadline
 FINISHED_STATES = frozenset({"done", "failed", "cancelled"})
 
 
@@ -117,7 +118,10 @@ def languages(answer: dict[str, Any]) -> dict[str, str]:
 
 
 def texts(results: Sequence[Result]) -> list[str]:
-    """The translations alone. Raises RecordsFailed unless every text has one."""
+    """The translations alone. Raises NotInTime when time ran out before there was any, and
+    RecordsFailed unless every text has one."""
+    if results and all(one.error is not None and one.error.code == EXPIRED for one in results):
+        raise NotInTime("no text was translated in time")
     if any(result.text is None for result in results):
         raise RecordsFailed(results)
     return [result.text for result in results if result.text is not None]

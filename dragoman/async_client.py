@@ -89,10 +89,19 @@ class AsyncClient:
         return await self._run(exchange.translate(text, source, target, timeout_s, self.retries))
 
     async def submit(
-        self, text: Sequence[str], source: str, target: str, *, idempotency_key: str | None = None
+        self,
+        text: Sequence[str],
+        source: str,
+        target: str,
+        *,
+        idempotency_key: str | None = None,
+        deadline_s: float | None = None,
     ) -> "AsyncJob":
         """See ``Client.submit``."""
-        conversation = exchange.submit(text, source, target, idempotency_key, self.retries)
+        deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        conversation = exchange.submit(
+            text, source, target, idempotency_key, self.retries, deadline
+        )
         status = await self._run(conversation)
         return AsyncJob(self, status)
 

@@ -90,8 +90,12 @@ class Client:
     ) -> str | list[str]:
         """Translates one text, or any number of texts in order; languages are codes like ``en``.
 
-        Raises RecordsFailed when a text has no translation, NotInTime after ``timeout_s`` seconds
-        (the work is then cancelled), and the other errors of ``dragoman.errors``.
+        ``timeout_s`` is how long you wait, and the server is told: under load it refuses at once
+        what it could not do by then (Overloaded) instead of letting you wait in vain.
+
+        Raises RecordsFailed when a text has no translation, NotInTime when nothing was translated
+        after ``timeout_s`` seconds (the work is then cancelled), and the other errors of
+        ``dragoman.errors``.
         """
         results = self.results(
             [text] if isinstance(text, str) else text, source, target, timeout_s=timeout_s
@@ -112,14 +116,27 @@ class Client:
         return self._run(exchange.translate(text, source, target, timeout_s, self.retries))
 
     def submit(
-        self, text: Sequence[str], source: str, target: str, *, idempotency_key: str | None = None
+        self,
+        text: Sequence[str],
+        source: str,
+        target: str,
+        *,
+        idempotency_key: str | None = None,
+        deadline_s: float | None = None,
     ) -> "Job":
         """Hands texts in and returns at once; at most 1,000 texts and 1 MiB in one job.
 
         The same ``idempotency_key`` is the same job. Without one, a fresh key is used, so that a
         call repeated by the client itself never makes a second job.
+
+        ``deadline_s`` is how long the job may take, in seconds: a server that sees that it cannot
+        be done by then refuses it at once (Overloaded), and texts that were not begun by then end
+        with the error ``expired``. Without it the server's default holds, a day.
         """
-        conversation = exchange.submit(text, source, target, idempotency_key, self.retries)
+        deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        conversation = exchange.submit(
+            text, source, target, idempotency_key, self.retries, deadline
+        )
         status = self._run(conversation)
         return Job(self, status)
 

@@ -6,12 +6,13 @@ the same generators, so that retries, polling and cancelling are written once.
 """
 
 import asyncio
+import math
 import random
 import secrets
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -35,6 +36,7 @@ MAX_TEXT_BYTES = 512 * 1024  # half of what the server takes
 POLL_S = 20  # one long-poll; shorter than the idle limit of common proxies
 ANSWER_SLACK_S = 15.0  # for the answer itself, on top of the wait that was asked for
 CONNECT_S = 5.0
+LONGEST_DEADLINE_S = 7 * 24 * 3600.0  # the server takes no longer one
 TOO_LATE = "too_late"  # the code of work that would miss its deadline
 INTERRUPTIONS = (KeyboardInterrupt, asyncio.CancelledError)
 
@@ -89,7 +91,8 @@ Exchange: TypeAlias = Generator[Call | Pause, httpx.Response | None, T]
 
 def ask(call: Call, retries: Retries, deadline: float | None = None) -> Exchange[httpx.Response]:
     """Sends a call until it is answered with anything but 429 and 503, or the retries or the time
-    until ``deadline`` (``time.monotonic``) are used up.
+    until ``deadline`` (``time.monotonic``) are used up. Each time it is sent it says how much of
+    that time is left, so that the server refuses at once what would come too late.
 
     A 503 with a Location is an answer: the work was accepted and goes on there. Raises
     ServerUnreachable.
@@ -97,7 +100,7 @@ def ask(call: Call, retries: Retries, deadline: float | None = None) -> Exchange
     lost = refused = 0
     while True:
         try:
-            response = yield call
+            response = yield call if deadline is None else _timed(call, deadline)
         except httpx.TransportError as error:
             sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             delay_s = retries.delay_s(lost)
@@ -120,6 +123,16 @@ def ask(call: Call, retries: Retries, deadline: float | None = None) -> Exchange
             if hopeless or refused > retries.overloaded or _late(deadline, delay_s):
                 return response
         yield Pause(delay_s)
+
+
+def _timed(call: Call, deadline: float) -> Call:
+    deadline_ms = max(1, int(_left_s(deadline) * 1000))
+    return replace(call, headers=call.headers | {"X-Deadline-Ms": str(deadline_ms)})
+
+
+def _left_s(deadline: float) -> float:
+    """What may be asked for at most, also where the caller would wait for ever."""
+    return min(LONGEST_DEADLINE_S, max(0.0, deadline - time.monotonic()))
 
 
 def _refused(response: httpx.Response) -> bool:
@@ -171,10 +184,16 @@ def translate(
         return []
     if len(parts) == 1:
         return (yield from _translate_one(parts[0], source, target, deadline, retries))
+    return (yield from _translate_parts(parts, source, target, deadline, retries))
+
+
+def _translate_parts(
+    parts: list[Sequence[str]], source: str, target: str, deadline: float, retries: Retries
+) -> Exchange[list[Result]]:
     jobs: list[str] = []
     try:
         for part in parts:
-            status = yield from submit(part, source, target, None, retries)
+            status = yield from submit(part, source, target, None, retries, deadline)
             jobs.append(status.id)
         results: list[Result] = []
         for job in list(jobs):
@@ -192,13 +211,12 @@ def translate(
 def _translate_one(
     texts: Sequence[str], source: str, target: str, deadline: float, retries: Retries
 ) -> Exchange[list[Result]]:
-    left_s = max(0.001, deadline - time.monotonic())
-    wait_s = max(0, min(POLL_S, int(left_s)))
+    wait_s = min(POLL_S, math.ceil(_left_s(deadline)))
     call = Call(
         "POST",
         "/translation",
         body=payload(texts, source, target),
-        headers={"Prefer": f"wait={wait_s}", "X-Deadline-Ms": str(int(left_s * 1000))},
+        headers={"Prefer": f"wait={wait_s}"},
         wait_s=wait_s,
     )
     response = yield from ask(call, retries, deadline)
@@ -224,9 +242,15 @@ def _drop(job: str) -> Exchange[None]:
 
 
 def submit(
-    texts: Sequence[str], source: str, target: str, key: str | None, retries: Retries
+    texts: Sequence[str],
+    source: str,
+    target: str,
+    key: str | None,
+    retries: Retries,
+    deadline: float | None = None,
 ) -> Exchange[JobStatus]:
-    """Makes a job. The key makes it safe to send again: the same key is the same job.
+    """Makes a job. The key makes it safe to send again: the same key is the same job. Without a
+    ``deadline`` (``time.monotonic``) it may take as long as the server allows.
 
     Without a key of the caller's nobody else can know the job, so one that was interrupted on the
     way is found by our key and cancelled.
@@ -238,7 +262,7 @@ def submit(
         headers={"Idempotency-Key": key or secrets.token_hex(16)},
     )
     try:
-        response = yield from ask(call, retries)
+        response = yield from ask(call, retries, deadline)
     except INTERRUPTIONS:
         if key is None:
             with suppress(httpx.TransportError, UnexpectedAnswer):
@@ -262,8 +286,8 @@ def status(job: str, wait_s: int, retries: Retries) -> Exchange[JobStatus]:
 def follow(job: str, deadline: float | None, retries: Retries) -> Exchange[JobStatus]:
     """A job once it has ended. Raises NotInTime at the deadline (``time.monotonic``)."""
     while True:
-        left_s = POLL_S if deadline is None else deadline - time.monotonic()
-        current = yield from status(job, max(0, min(POLL_S, int(left_s + 0.999))), retries)
+        left_s = POLL_S if deadline is None else _left_s(deadline)
+        current = yield from status(job, min(POLL_S, math.ceil(left_s)), retries)
         if current.finished:
             return current
         if deadline is not None and time.monotonic() >= deadline:

@@ -55,7 +55,8 @@ async def test_retries_and_errors(client: AsyncClient, service: FakeService) -> 
 
 
 async def test_a_job(client: AsyncClient, service: FakeService) -> None:
-    job = await client.submit(["one", "two"], "en", "ja")
+    job = await client.submit(["one", "two"], "en", "ja", deadline_s=60)
+    assert 1 <= int(service.seen[0].headers["x-deadline-ms"]) <= 60_000
     service.jobs[job.id]["breaks"] = True
     assert [result.text async for result in job.events()] == ["ONE", "TWO"]
     assert (await job.refresh()).finished

@@ -1,5 +1,6 @@
 """The synchronous client against a real HTTP server."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -65,6 +66,41 @@ def test_work_not_wanted_any_more_is_cancelled(client: Client, service: FakeServ
     with pytest.raises(dragoman.NotInTime):
         client.translate("slow", "en", "ja", timeout_s=0.1)
     assert [job["state"] for job in service.jobs.values()] == ["cancelled"]
+
+
+def test_each_part_says_how_long_it_may_take(client: Client, service: FakeService) -> None:
+    client.translate(["text"] * 1_500, "en", "ja", timeout_s=40)
+    client.submit(["text"], "en", "ja", deadline_s=7)
+    client.submit(["text"], "en", "ja")
+    first, second, third, last = (
+        seen.headers.get("x-deadline-ms") for seen in service.calls("POST", "/jobs")
+    )
+    assert 30_000 < int(second or 0) <= int(first or 0) <= 40_000
+    assert 1 <= int(third or 0) <= 7_000
+    assert last is None  # the server's own default
+
+
+def test_a_call_that_is_repeated_says_what_is_left(service: FakeService) -> None:
+    service.script.append(Scripted(503, problem(503, "overloaded", "Later.")))
+    with Client(service.url, retries=Retries(first_delay_s=0.02)) as client:
+        client.translate("hello", "en", "ja", timeout_s=40)
+    first, second = (int(seen.headers["x-deadline-ms"]) for seen in service.seen)
+    assert second < first <= 40_000
+
+
+def test_work_that_expired_was_not_in_time(client: Client, service: FakeService) -> None:
+    expired = {"code": "expired", "detail": "Not begun before its deadline."}
+    late = problem(504, "expired", "No record.") | {"result": [{"id": "0", "error": expired}]}
+    service.script.append(Scripted(504, late))
+    with pytest.raises(dragoman.NotInTime, match="in time"):
+        client.translate("hello", "en", "ja", timeout_s=40)
+
+
+def test_a_caller_who_would_wait_for_ever_says_the_longest_there_is(
+    client: Client, service: FakeService
+) -> None:
+    assert client.translate("hello", "en", "ja", timeout_s=math.inf) == "HELLO"
+    assert service.seen[0].headers["x-deadline-ms"] == str(7 * 24 * 3600 * 1000)
 
 
 def test_an_interrupt_cancels_every_job(
