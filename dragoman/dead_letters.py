@@ -2,9 +2,7 @@
 itself, since no HTTP caller may see another's text."""
 
 import asyncio
-import os
 import secrets
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,9 +14,9 @@ from rich.table import Table
 
 from broker import options
 from broker.dead_letters import DeadLetter, DeadLetters
-from broker.errors import BrokerError
 from broker.producer import Producer
 from broker.settings import BrokerSettings
+from dragoman.console import broker_settings, readable_errors, say
 from dragoman.errors import DragomanError
 
 app = typer.Typer(
@@ -48,22 +46,13 @@ class NoSuchLetter(DragomanError):
 def opened(redis_url: str) -> Iterator[tuple[BrokerSettings, DeadLetters]]:
     """The dead letters of a Redis; its other settings come from the environment. What goes wrong
     ends the command with a line that says so."""
-    (settings,) = options.parse(
-        [BrokerSettings],
-        ["--redis-url", redis_url],
-        os.environ,
-        program="dragoman dead-letters",
-        description="The records that were given up.",
-    )
-    try:
+    settings = broker_settings(["--redis-url", redis_url], "dragoman dead-letters")
+    with readable_errors():
         letters = DeadLetters(settings)
         try:
             yield settings, letters
         finally:
             letters.close()
-    except (BrokerError, DragomanError) as error:
-        print(f"dragoman: {error}", file=sys.stderr, flush=True)
-        raise typer.Exit(1) from error
 
 
 @app.command("list")
@@ -101,9 +90,9 @@ def show_one(
     with opened(redis_url) as (_, letters):
         letter = found(letters, letter_id)
     for name, value in described(letter).items():
-        print(f"{name:12} {value}")
+        say(f"{name:12} {value}")
     if text:
-        print(f"\n{letter.record.text}")
+        say(f"\n{letter.record.text}")
 
 
 @app.command("retry")
@@ -129,7 +118,7 @@ async def put_back(
         await producer.prepare()
         for letter in wanted:
             request_id = await letters.retry(producer, letter)
-            print(f"{letter.id} queued again as /jobs/{request_id}", flush=True)
+            say(f"{letter.id} queued again as /jobs/{request_id}")
     finally:
         await producer.close()
 
@@ -144,7 +133,7 @@ def discard(
     with opened(redis_url) as (_, letters):
         for letter in chosen(letters, ids, everything):
             letters.discard(letter.id)
-            print(f"{letter.id} discarded", flush=True)
+            say(f"{letter.id} discarded")
 
 
 def chosen(letters: DeadLetters, ids: list[str] | None, everything: bool) -> list[DeadLetter]:

@@ -106,8 +106,10 @@ def assembled(
             redis = {"DRAGOMAN_REDIS_URL": broker.redis_url, "DRAGOMAN_REDIS_PASSWORD_FILE": ""}
             command = embedded_redis.command(server, run_dir, data_dir, lock)
             stages.append(Stage([command], lambda: load_functions(broker)))
-            if settings.key_secret_file:
-                say(f"API keys: DRAGOMAN_REDIS_URL={broker.redis_url} dragoman keys create TENANT")
+            say(
+                "For dragoman keys, dead-letters and memory:"
+                f" export DRAGOMAN_REDIS_URL={broker.redis_url}"
+            )
         tier_commands = [
             *tiers.workers(settings, redis),
             *tiers.documents(settings, redis),

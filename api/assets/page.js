@@ -7,6 +7,8 @@ const REMEMBERED = "dragoman.pair";
 const KEY = "dragoman.key";
 const FIRST_PAIR = ["en", "ja"];
 const LANGUAGES_RETRY_MS = 3000;
+const PATIENCE_MS = 120_000; // how long a person waits here; the server is told
+const MAX_CHARS = 10_000; // the server takes no more in one text
 
 class Locked extends Error {}
 
@@ -54,7 +56,8 @@ async function ask(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, { ...options, headers });
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     throw new Error("The server cannot be reached. Check that it runs, then try again.");
   }
   if (answer.status === 401) {
@@ -68,8 +71,15 @@ async function ask(path, options = {}) {
   } catch {
     throw new Error(`The server answered with status ${answer.status} and nothing readable.`);
   }
-  if (!answer.ok && !body.result) throw new Error(body.detail || `Status ${answer.status}.`);
+  if (!answer.ok && !body.result) throw new Error(reason(answer, body));
   return body;
+}
+
+// What a problem says to a person; a header is nothing that they can set.
+function reason(answer, body) {
+  if (body.code !== "too_late") return body.detail || `Status ${answer.status}.`;
+  const wait = Math.round(body.estimatedSeconds);
+  return `The service is busy: this would wait for about ${wait} s. Try again in ${answer.headers.get("Retry-After")} s.`;
 }
 
 function fill(select, languages, chosen, otherwise) {
@@ -87,39 +97,62 @@ async function readLanguages() {
     fill(from, languages, first, 0);
     fill(to, languages, second, 1);
     at("go").disabled = false;
-    at("error").textContent = "";
+    complain("");
   } catch (error) {
-    at("error").textContent = error.message;
+    complain(error.message);
     if (!(error instanceof Locked)) setTimeout(readLanguages, LANGUAGES_RETRY_MS);
   }
 }
 
+function complain(message) {
+  if (at("error").textContent !== message) at("error").textContent = message; // else it is read out again
+}
+
+function chars() {
+  return [...text.value].length;
+}
+
 function count() {
-  at("count").textContent = `${[...text.value].length.toLocaleString("en")} of 10,000 characters`;
+  const most = MAX_CHARS.toLocaleString("en");
+  at("count").textContent = `${chars().toLocaleString("en")} of ${most} characters`;
+  at("count").classList.toggle("over", chars() > MAX_CHARS);
+}
+
+// The translation that is being waited for: whoever aborts it makes the server drop its work.
+let running = null;
+
+function stop() {
+  running?.abort();
 }
 
 async function translate() {
   const began = performance.now();
-  at("error").textContent = "";
+  const mine = (running = new AbortController());
+  complain("");
   at("timing").textContent = "Translating…";
   at("copy").hidden = true;
-  at("go").disabled = true;
+  at("stop").hidden = false;
+  at("go").setAttribute("aria-disabled", "true"); // not disabled: that would lose the focus
   output.value = "";
   output.lang = to.value;
   const records = [{ id: 1, text: text.value }];
   const body = JSON.stringify({ payload: { fromLang: from.value, records, toLang: to.value } });
   try {
-    const headers = { "Content-Type": "application/json" };
-    const { result } = await ask("translation", { method: "POST", headers, body });
+    const headers = { "Content-Type": "application/json", "X-Deadline-Ms": PATIENCE_MS };
+    const { result } = await ask("translation", { method: "POST", headers, body, signal: mine.signal });
     if (result[0].error) throw new Error(result[0].error.detail);
     output.value = result[0].text;
     at("timing").textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`;
     at("copy").hidden = !navigator.clipboard;
   } catch (error) {
-    at("error").textContent = error.message;
-    at("timing").textContent = "";
+    const stopped = mine.signal.aborted;
+    at("timing").textContent = stopped ? "Stopped" : "";
+    if (!stopped) complain(error.message);
   } finally {
-    at("go").disabled = false;
+    running = null;
+    if (document.activeElement === at("stop")) at("go").focus();
+    at("stop").hidden = true;
+    at("go").removeAttribute("aria-disabled");
   }
 }
 
@@ -131,16 +164,23 @@ at("door").addEventListener("submit", (event) => {
   readLanguages();
 });
 
+function mistake() {
+  if (!text.value.trim()) return { where: text, message: "Type some text first." };
+  const excess = chars() - MAX_CHARS;
+  if (excess > 0) {
+    return { where: text, message: `The text is ${excess.toLocaleString("en")} characters too long. Shorten it.` };
+  }
+  if (from.value === to.value) return { where: to, message: "Choose two different languages." };
+  return null;
+}
+
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!text.value.trim()) {
-    at("error").textContent = "Type some text first.";
-    text.focus();
-    return;
-  }
-  if (from.value === to.value) {
-    at("error").textContent = "Choose two different languages.";
-    to.focus();
+  if (running || at("go").disabled) return; // Ctrl + Enter comes here all the same
+  const flaw = mistake();
+  if (flaw) {
+    complain(flaw.message);
+    flaw.where.focus();
     return;
   }
   translate();
@@ -153,7 +193,13 @@ text.addEventListener("keydown", (event) => {
 
 for (const select of [from, to]) select.addEventListener("change", remember);
 
+at("stop").addEventListener("click", stop);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") stop();
+});
+
 at("swap").addEventListener("click", () => {
+  stop(); // what comes would be in the other language
   [from.value, to.value] = [to.value, from.value];
   if (output.value) [text.value, output.value] = [output.value, ""];
   remember();
@@ -161,8 +207,13 @@ at("swap").addEventListener("click", () => {
 });
 
 at("copy").addEventListener("click", async () => {
-  await navigator.clipboard.writeText(output.value);
-  at("timing").textContent = "Copied";
+  try {
+    await navigator.clipboard.writeText(output.value);
+    at("timing").textContent = "Copied";
+  } catch {
+    output.select(); // not allowed here: a key press away
+    at("timing").textContent = "Press Ctrl + C to copy";
+  }
 });
 
 count();

@@ -99,6 +99,14 @@ def up(folder: Path, wait_until: Wait, *arguments: str) -> Iterator[tuple[Up, Cl
         stack.process.wait()
 
 
+def operated(stack: Up, *arguments: str) -> str:
+    """What an operator's command prints with the Redis that the stack said it has."""
+    (line,) = (one for one in stack.complained().splitlines() if "DRAGOMAN_REDIS_URL=" in one)
+    variable, _, url = line.rpartition(" ")[2].partition("=")
+    command = [sys.executable, "-m", "dragoman", *arguments]
+    return subprocess.check_output(command, text=True, env={**os.environ, variable: url})
+
+
 def kill_one(stack: Up, name: str, wait_until: Wait) -> None:
     """kill -9, and wait until another one is there and ready."""
     victims = stack.running(name)
@@ -122,6 +130,7 @@ def test_a_life_with_deaths(tmp_path: Path, wait_until: Wait) -> None:
         assert "curl -X POST http://127.0.0.1" in stack.printed()
         assert client.translate("Where is the station?", "en", "ja").strip()
         assert {"en", "ja"} <= client.languages().keys()
+        assert operated(stack, "dead-letters", "list") == "There are no dead letters.\n"
         job = client.submit(["Good morning."] * 40, "en", "ja")
 
         kill_one(stack, "dragoman-worker", wait_until)
