@@ -105,8 +105,19 @@ def _invalid(message: str) -> Problem:
             f"{field} holds a number that does not fit in 64 bits. Send it as a string.",
             field=field,
         )
-    detail = what.replace("Expected", f"{field} must be", 1).replace("`", "")
-    return Problem(422, "invalid_value", f"{detail}.", field=field)
+    return Problem(422, "invalid_value", f"{field} {_flaw(what)}", field=field)
+
+
+def _flaw(what: str) -> str:
+    """What a bound of the schema says that a value breaks, and what to do."""
+    bound = re.fullmatch(r"Expected `(?:str` of length|int`) ([<>]=) (-?[0-9]+)", what)
+    if bound is None:
+        return f"does not fit: {what.replace('`', '')}."
+    if "int" in what:
+        return "does not fit in 64 bits. Send it as a string."
+    if bound[1] == ">=":
+        return "is empty. Fill it in."
+    return f"has more than {int(bound[2]):,} characters. Shorten it."
 
 
 def _not_utf8(body: bytes) -> Problem:
@@ -125,7 +136,9 @@ def _malformed(body: bytes, message: str) -> Problem:
         return Problem(400, "invalid_unicode", detail, field=field)
     position = re.search(r"\(byte (\d+)\)", message)
     where = f" at byte {position[1]}" if position else ", or ends too early"
-    return Problem(400, "malformed_json", f"The body is not valid JSON{where}.", field="body")
+    return Problem(
+        400, "malformed_json", f"The body is not valid JSON{where}. Send one object.", field="body"
+    )
 
 
 def _culprit(body: bytes) -> tuple[str, Any]:

@@ -6,6 +6,7 @@ wins over the variable, the variable over the default. Only ``__main__`` modules
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
@@ -38,7 +39,10 @@ def convert(text: str, kind: type, choices: Sequence[str] | None) -> Any:
     if choices and text not in choices:
         raise ValueError(f"must be one of {', '.join(choices)}, not {text!r}")
     try:
-        return kind(text)
+        value = kind(text)
+        if kind is float and not math.isfinite(value):  # float takes "nan" and "inf"
+            raise ValueError
+        return value
     except ValueError:
         noun = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
         raise ValueError(f"must be {noun}, not {text!r}") from None

@@ -1,5 +1,6 @@
 """What ``dragoman up`` may be told; the tiers' own settings pass through the environment."""
 
+import math
 from dataclasses import dataclass
 
 from broker.options import option
@@ -57,7 +58,7 @@ class StackSettings:
             raise ValueError(f"--document-workers must be between 0 and {MAX_PROCESSES}")
         if not 0 <= self.nice <= MOST_NICE:
             raise ValueError(f"--nice must be between 0 and {MOST_NICE}")
-        if self.grace_s < 0:
+        if not 0 <= self.grace_s < math.inf:
             raise ValueError("--grace-s must be 0 or more")
         if self.redis_url and self.data_dir:
             raise ValueError(

@@ -101,6 +101,22 @@ def test_a_record_that_does_not_fit_is_422(record: bytes, field: str, code: str)
 
 
 @pytest.mark.parametrize(
+    ("body", "remedy"),
+    [
+        (raw(b'{"id":"' + b"x" * 257 + b'","text":""}'), "more than 256 characters. Shorten it."),
+        (raw(b'{"id":9223372036854775808,"text":""}'), "not fit in 64 bits. Send it as a string."),
+        (
+            raw(b'{"id":2,"text":""}').replace(b'"en"', b'""'),
+            "payload.fromLang is empty. Fill it in.",
+        ),
+        (b'{"payload": nonsense}', "not valid JSON at byte 16. Send one object."),
+    ],
+)
+def test_the_remedy_is_told(body: bytes, remedy: str) -> None:
+    assert refused(body).detail.endswith(remedy)
+
+
+@pytest.mark.parametrize(
     ("record", "field", "code"),
     [
         (b'{"id":2,"text":"Geheimnis \\ud800"}', "payload.records[1].text", "invalid_unicode"),

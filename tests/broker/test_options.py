@@ -35,6 +35,8 @@ def test_a_flag_wins_over_the_variable_and_the_variable_over_the_default() -> No
         ([], {"DRAGOMAN_LOUD": "yes"}, "DRAGOMAN_LOUD must be true or false, not 'yes'"),
         (["--compute-type", "fp8"], {}, "--compute-type must be one of auto, int8, not 'fp8'"),
         (["--pace-s", "x"], {}, "--pace-s must be a number"),
+        (["--pace-s", "nan"], {}, "--pace-s must be a number, not 'nan'"),
+        ([], {"DRAGOMAN_PACE_S": "-inf"}, "DRAGOMAN_PACE_S must be a number, not '-inf'"),
         (["--threads", "-1"], {}, "--threads must not be negative"),
         (["--colour", "red"], {}, "unrecognized arguments: --colour"),
     ],

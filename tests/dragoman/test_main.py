@@ -217,6 +217,7 @@ def test_list_names_what_was_pulled(tmp_path: Path, capfd: Capture) -> None:
     [
         (["--port", "0"], "between 1 and 65535"),
         (["--workers", "0"], "--workers must be between 1 and 256"),
+        (["--grace-s", "nan"], "--grace-s must be 0 or more"),
         (["--device", "tpu"], "--device must be one of auto, cpu, cuda"),
         (["--redis-url", "redis://x", "--data-dir", "y"], "give one of the two"),
     ],
