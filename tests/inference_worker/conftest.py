@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from inference_worker.draft import LanguageModel
 from inference_worker.tokens import Vocabulary
+from tests.inference_worker.stage import Stage
 
 SMALL = Path(__file__).parents[2] / "models" / "small"
 
@@ -23,3 +25,13 @@ def small() -> Path:
 @pytest.fixture(scope="session")
 def vocabulary(small: Path) -> Vocabulary:
     return Vocabulary(small)
+
+
+@pytest.fixture
+def model(vocabulary: Vocabulary) -> LanguageModel:
+    return LanguageModel("small", "r1", vocabulary, max_source_tokens=64, max_length=200)
+
+
+@pytest.fixture
+def stage(model: LanguageModel) -> Stage:
+    return Stage(model)

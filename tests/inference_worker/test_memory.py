@@ -19,13 +19,8 @@ from inference_worker.quality.review import SelfCheck
 from inference_worker.tokens import Vocabulary
 from tests.inference_worker.engines import Echo, raising
 from tests.inference_worker.parties import Broker, Shelf
-from tests.inference_worker.test_worker import Stage
+from tests.inference_worker.stage import Stage
 from tests.redis_server import RedisServer
-
-
-@pytest.fixture
-def model(vocabulary: Vocabulary) -> LanguageModel:
-    return LanguageModel("small", "r1", vocabulary, max_source_tokens=64, max_length=200)
 
 
 @pytest.fixture
