@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from broker.consumer import Consumer
+from broker.keys import GROUP, Keys
 from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.wire import Completion, Delivery, Outcome, Submission, WorkerEntry
+from tests.redis_server import RedisServer
 
 MODEL = "small"
 
@@ -51,3 +53,8 @@ def serve(consumer: Consumer, count: int = 64) -> int:
     rest = [d for d, verdict in zip(deliveries, verdicts, strict=True) if verdict != "go"]
     consumer.discard(rest)
     return consumer.complete(answers(going))
+
+
+def pending(server: RedisServer, lane: str = "interactive") -> int:
+    """Records that workers hold."""
+    return int(server.client.xpending(Keys("0").queue(MODEL, lane), GROUP)["pending"])

@@ -8,7 +8,7 @@ import pytest
 from broker.producer import Producer
 from broker.settings import BrokerSettings
 from tests.inference_worker.processes import WorkerProcess, paced
-from tests.inference_worker.test_process import finished, submission
+from tests.inference_worker.requests import finished, submission
 
 pytestmark = pytest.mark.slow
 FLOOD = 3_000  # records; at 16 a step some 190 steps

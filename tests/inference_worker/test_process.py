@@ -1,23 +1,26 @@
 """Tests of worker processes on a real server: they are signalled, killed, hung and poisoned."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from broker.producer import Producer
 from broker.settings import BrokerSettings
 from broker.warnings import warning
-from broker.wire import Outcome, RequestStatus, Submission
-from tests.inference_worker.processes import ROOT, WorkerProcess, paced, worker
-from tests.redis_server import RedisServer, closed_port, wait_until
-from tests.waiting import reached
+from tests.inference_worker.processes import paced, worker
+from tests.inference_worker.requests import (
+    end_leases,
+    finished,
+    nothing_left,
+    status,
+    submission,
+    taken,
+    until,
+)
+from tests.redis_server import RedisServer, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -28,72 +31,6 @@ async def producer(broker_settings: BrokerSettings) -> AsyncIterator[Producer]:
     await made.prepare()
     yield made
     await made.close()
-
-
-def submission(producer: Producer, texts: list[str], **changes: Any) -> Submission:
-    values: dict[str, Any] = {
-        "id": producer.new_request_id(),
-        "tenant": "default",
-        "model": "small",
-        "lane": "bulk",
-        "source": "en",
-        "target": "ja",
-        "ids": list(range(len(texts))),
-        "texts": texts,
-        "deadline_ms": 600_000,
-        "kept": True,
-    }
-    return Submission(**(values | changes))
-
-
-async def status(producer: Producer, request: Submission) -> RequestStatus:
-    found = await producer.status("default", request.id)
-    assert found is not None
-    return found
-
-
-async def until(producer: Producer, request: Submission, done: int) -> None:
-    """Waits until so many records of a request have an outcome."""
-
-    async def enough() -> bool:
-        return (await status(producer, request)).done >= done
-
-    await reached(enough, description=f"{done} records are done", timeout_s=120)
-
-
-async def finished(producer: Producer, request: Submission) -> list[Outcome]:
-    """Every outcome of a request, once it has ended."""
-    await until(producer, request, len(request.texts))
-    assert (await status(producer, request)).finished
-    found = await producer.outcomes("default", request.id, range(len(request.texts)))
-    return [found[index] for index in range(len(request.texts))]
-
-
-def nothing_left(server: RedisServer) -> bool:
-    """Whether no record is in the window, delivered or not, and no cost is outstanding."""
-    keys = list(server.client.scan_iter("dragoman:*:queue:*"))
-    load = server.client.hgetall("dragoman:{0}:load")
-    return not any(server.client.xlen(key) for key in keys) and load[b"cost:small"] == b"0"
-
-
-def taken(server: RedisServer) -> int:
-    """How many records workers hold."""
-    stream = "dragoman:{0}:queue:small:bulk"
-    try:
-        return int(server.client.xpending(stream, "workers")["pending"])
-    except redis.ResponseError:  # no worker has been there yet
-        return 0
-
-
-def end_leases(server: RedisServer, process: WorkerProcess) -> None:
-    """As if a worker had been silent for longer than a lease."""
-    stream = "dragoman:{0}:queue:small:bulk"
-    for entry in server.client.xpending_range(stream, "workers", "-", "+", 1_000):
-        if f"-{process.pid}-".encode() in entry["consumer"]:
-            server.client.xclaim(
-                stream, "workers", entry["consumer"], 0, [entry["message_id"]], idle=600_000,
-                justid=True,
-            )  # fmt: skip
 
 
 async def test_what_the_model_loses_is_found_and_mended(
@@ -303,80 +240,6 @@ async def test_a_worker_waits_for_a_server_that_comes_back(
         request = submission(producer, ["Hello."])
         await producer.submit(request)
         assert (await finished(producer, request))[0].text == "Hello."
-
-
-def ended(*arguments: str, **environment: str) -> tuple[int, str]:
-    process = WorkerProcess(["-m", "inference_worker", *arguments], environment)
-    try:
-        return process.ended(), process.output
-    finally:
-        process.end()
-
-
-def test_a_server_that_is_not_there_is_a_readable_error() -> None:
-    url = f"redis://127.0.0.1:{closed_port()}/0"
-    status, output = ended("--redis-url", url, "--connect-s", "2")
-    assert status == 1
-    assert "waiting for Redis" in output
-    assert "dragoman-worker: error: Redis does not answer" in output
-    assert "Traceback" not in output
-
-
-def test_a_checkpoint_that_is_not_there_is_a_readable_error(tmp_path: Path) -> None:
-    status, output = ended("--model", "facebook/m2m100_418M", "--cache-dir", str(tmp_path))
-    assert status == 1
-    assert "no checkpoint named facebook/m2m100_418M" in output
-    assert "run `dragoman models pull facebook/m2m100_418M`" in output
-    assert "Traceback" not in output
-
-
-def test_a_server_that_evicts_is_a_readable_error(redis_server: RedisServer) -> None:
-    redis_server.client.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        status, output = ended("--redis-url", redis_server.url)
-    finally:
-        redis_server.client.config_set("maxmemory-policy", "noeviction")
-    assert status == 1
-    assert "error: maxmemory-policy is allkeys-lru" in output
-
-
-def test_it_stands_back_as_told_and_so_does_its_session(tmp_path: Path) -> None:
-    autogroup = tmp_path / "autogroup"
-    code = f"""
-import os
-from pathlib import Path
-from inference_worker.__main__ import stand_back
-stand_back(3, Path({str(autogroup)!r}))
-print(os.nice(0))
-"""
-    before = os.nice(0)
-    for session in (True, False):
-        autogroup.unlink(missing_ok=True)
-        found = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            start_new_session=session,
-        )
-        assert int(found.stdout) == before + 3
-        assert autogroup.exists() == session
-    url = f"redis://127.0.0.1:{closed_port()}/0"
-    process = WorkerProcess(["-m", "inference_worker", "--nice", "2", "--redis-url", url])
-    try:
-        wait_until(
-            lambda: "waiting for Redis" in process.output, description="the worker looks for Redis"
-        )
-        assert process.niceness == before + 2
-    finally:
-        process.end()
-
-
-def test_a_wrong_flag_is_a_readable_error() -> None:
-    status, output = ended("--beams", "0")
-    assert status == 2
-    assert "--beams must be at least 1" in output
 
 
 async def test_a_worker_remembers_what_another_has_translated(

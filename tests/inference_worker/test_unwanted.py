@@ -18,7 +18,7 @@ from broker.settings import BrokerSettings
 from tests.api.stage import body, listening
 from tests.conftest import settings_for
 from tests.inference_worker.processes import WorkerProcess, paced
-from tests.inference_worker.test_process import nothing_left, submission
+from tests.inference_worker.requests import nothing_left, submission
 from tests.redis_server import RedisServer, wait_until
 
 pytestmark = pytest.mark.slow
