@@ -187,8 +187,10 @@ form.addEventListener("submit", (event) => {
 });
 
 text.addEventListener("input", count);
-text.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(at("go"));
+form.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  event.preventDefault();
+  form.requestSubmit(at("go"));
 });
 
 for (const select of [from, to]) select.addEventListener("change", remember);

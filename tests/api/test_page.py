@@ -115,8 +115,8 @@ async def test_what_is_wrong_is_said_and_can_be_mended(app: FastAPI, worker: Wor
             await page.run("to.value = from.value")
             await page.press("Enter", CTRL)
             await page.until('at("error").textContent === "Choose two different languages."')
-            await page.run('to.value = "ja"; at("go").click()')
-        await page.run('at("go").click()')
+            await page.run('to.value = "ja"')
+        await page.press("Enter", CTRL)
         await page.until('at("error").textContent.startsWith("The server cannot be reached.")')
         assert not worker.seen[1:]
 
