@@ -1,4 +1,5 @@
-"""What a model reads of a sentence: its text without the characters that nobody sees.
+"""What a model reads of a sentence, and what is read of its answer: text without the characters
+that nobody sees.
 
 Controls, overrides of the writing direction and invisible signs say nothing to a model, hide words
 from whoever checks a text, and turn known words into unknown pieces. They are left out of what the
@@ -19,8 +20,16 @@ _UNSEEN = re.compile(
     "\U000e0000-\U000e007f"  # tags
     "]+"
 )
+# A model that spells in bytes can say what no sentence holds: ends of lines, and other controls.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def normalised(sentence: str) -> str:
     """The sentence as the model reads it; the same string where there is nothing to leave out."""
     return sentence if sentence.isprintable() else _UNSEEN.sub(r"\1", sentence)
+
+
+def one_line(answer: str) -> str:
+    """What a model said, as a part of the line that its source is in: the lines of a text are its
+    author's. The same string where there is nothing to leave out."""
+    return answer if answer.isprintable() else _CONTROLS.sub(" ", answer).strip()

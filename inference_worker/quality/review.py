@@ -8,6 +8,7 @@ from typing import Literal
 
 from broker.warnings import Code
 from inference_worker.engine.protocol import Hypothesis
+from inference_worker.normalisation import one_line
 from inference_worker.quality import spans
 from inference_worker.quality.checks import Findings, examine
 from inference_worker.quality.pieces import Pieces, cut
@@ -101,7 +102,7 @@ class Reviewer:
         taken out of the source has no place in any of them."""
         chosen: Reading | None = None
         for hypothesis in hypotheses:
-            text: str | None = self._vocabulary.decode(hypothesis.tokens)
+            text: str | None = one_line(self._vocabulary.decode(hypothesis.tokens))
             if case.tried and text is not None:
                 text = case.tried.restore(text)
             if text is None:

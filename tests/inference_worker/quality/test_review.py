@@ -72,6 +72,21 @@ def test_a_loop_is_tried_with_an_ngram_of_its_own(vocabulary: Vocabulary) -> Non
     assert (first.source, first.ngram) == (vocabulary.encode("I know.", "en").ids, 3)
 
 
+@pytest.mark.parametrize("mode", ["off", "retry"])
+def test_what_a_model_says_has_no_lines(vocabulary: Vocabulary, mode: SelfCheck) -> None:
+    """Not even if it spells the end of one in bytes."""
+    line, first, second = (
+        tuple(vocabulary.pieces(text)) for text in ("\x0b", "Guten Tag.", "Gute Nacht.")
+    )
+    assert "\x0b" in vocabulary.decode(line + first + line + second)
+    found = reviewer(vocabulary, mode).review(
+        Case("Good day. Good night.", PAIR), [Hypothesis(line + first + line + second, 0.0)]
+    )
+    assert isinstance(found, Reading)
+    assert found.text.split() == ["Guten", "Tag.", "Gute", "Nacht."]
+    assert found.text.isprintable()
+
+
 @pytest.mark.parametrize(("mode", "codes"), [("report", {"lost_number"}), ("off", set())])
 def test_nothing_is_tried_unless_asked_for(
     vocabulary: Vocabulary, mode: SelfCheck, codes: set[str]
