@@ -11,6 +11,7 @@ falls back to the ordinary operator where they are missing.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Operand:
     scale: Tensor = ONE
 
 
-class Linear:
+class Linear(Protocol):
     """[rows, inputs] → [rows, outputs], both of the placement's states. Layers with the same inputs
     may share one ``prepare``: the vocabulary is multiplied in parts."""
 
@@ -44,10 +45,11 @@ class Linear:
         return self.multiply(self.prepare(rows))
 
     def prepare(self, rows: Tensor) -> Operand:
+        """[rows, inputs] as they are multiplied: unless a format says otherwise, as they are."""
         return Operand(rows, rows.shape[0])
 
     def multiply(self, operand: Operand) -> Tensor:
-        raise NotImplementedError
+        """[rows, outputs] of the rows that were given to ``prepare``."""
 
 
 class PlainLinear(Linear):
