@@ -20,6 +20,7 @@ MIB = 1024 * 1024
 
 
 def main() -> int:
+    """The exit status: 0, since what went wrong is an answer too."""
     question: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     confine(question["memory_mib"], question["cpu_s"])
     try:

@@ -29,6 +29,7 @@ _value: Callable[[str, int], tuple[Any, int]] = _decoder.raw_decode
 
 
 def split(text: str, names: Sequence[str]) -> list[Span]:
+    """The strings at these paths (``outer.inner``) of every line. Raises Malformed."""
     paths = [tuple(name.split(".")) for name in names]
     seen: set[tuple[str, ...]] = set()
     spans = collect(_texts(text, paths, seen))

@@ -26,6 +26,8 @@ MOST_MARKUP_CHARS = 102
 
 
 def split(text: str, names: Sequence[str]) -> list[Span]:
+    """What is said, line by line; counters, times and markup around a line stay. Raises
+    Malformed."""
     return collect(_texts(text))
 
 

@@ -42,11 +42,6 @@ class Roster:
         self.openings = 0  # times that a step left room in both lanes
 
     @property
-    def trying(self) -> bool:
-        """Whether a group is waiting to have the engine for itself, or has it."""
-        return bool(self._trials)
-
-    @property
     def about_to_try(self) -> bool:
         """Whether the next sentences admitted are those of a group that gets the engine."""
         with self._lock:

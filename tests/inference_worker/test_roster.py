@@ -122,7 +122,6 @@ def test_trials_have_the_engine_for_themselves(draft: Maker) -> None:
     roster.try_apart(first.units)
     roster.try_apart(second.units)
     roster.add(later.units)
-    assert roster.trying
     assert (roster.room("bulk"), roster.room("interactive")) == (0, 0)
     assert roster.admit(6) == []
     for unit in fresh.units:
@@ -136,14 +135,14 @@ def test_trials_have_the_engine_for_themselves(draft: Maker) -> None:
         roster.finish([unit.sentence.key])
     assert roster.admit(8) == second.units
     roster.finish([second.units[0].sentence.key])
-    assert not roster.trying
+    assert roster.room("interactive")
     assert roster.admit(8) == later.units
 
 
 def test_an_empty_trial_holds_nobody_up(draft: Maker) -> None:
     roster = Roster(8)
     roster.try_apart([])
-    assert not roster.trying
+    assert roster.room("interactive")
 
 
 def test_dropped_drafts_are_gone_from_everywhere(draft: Maker) -> None:
@@ -160,7 +159,7 @@ def test_dropped_drafts_are_gone_from_everywhere(draft: Maker) -> None:
     roster.admit(4)
     roster.drop({tried})
     assert len(roster.gone()) == 4
-    assert not roster.trying
+    assert roster.room("interactive")
     assert roster.room("bulk") > 0
 
 
@@ -194,7 +193,7 @@ def test_who_is_left_of_a_failed_step_may_be_innocent(draft: Maker) -> None:
     assert roster.bisect() is None
     assert roster.admit(4) == left.units
     assert roster.bisect() is left.units[0]
-    assert not roster.trying
+    assert roster.room("interactive")
 
 
 def test_a_failed_trial_is_bisected_before_what_follows_it(draft: Maker) -> None:
@@ -207,7 +206,7 @@ def test_a_failed_trial_is_bisected_before_what_follows_it(draft: Maker) -> None
     for expected in ([first.units[0]], [first.units[1]], [first.units[2]], second.units):
         assert roster.admit(2) == expected
         roster.finish([expected[0].sentence.key])
-    assert not roster.trying
+    assert roster.room("interactive")
 
 
 def test_a_sentence_stays_while_another_draft_waits_for_it(draft: Maker) -> None:
@@ -233,4 +232,4 @@ def test_what_ends_after_it_was_dropped_is_nobodys(draft: Maker) -> None:
     assert roster.finish([dropped.units[0].sentence.key]) == [None]
     assert roster.gone() == {dropped.units[1].sentence.key}
     assert roster.bisect() is None
-    assert not roster.trying
+    assert roster.room("interactive")

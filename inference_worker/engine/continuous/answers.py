@@ -63,6 +63,7 @@ class Answers:
 
 
 def read(plan: Plan, answer: Tensor) -> list[Answer]:
+    """The answer [2, slots] to a plan, by occupied slot."""
     done, highest = answer.tolist()
     return [
         Answer(slot, bool(done[column]), highest[column])

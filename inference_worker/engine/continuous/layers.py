@@ -47,6 +47,7 @@ class Norm:
 
 
 def layer_names(stack: str, layers: int) -> list[str]:
+    """What the weights of a stack (``encoder``, ``decoder``) begin with, layer by layer."""
     return [f"model.{stack}.layers.{index}" for index in range(layers)]
 
 

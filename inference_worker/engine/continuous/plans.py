@@ -55,6 +55,7 @@ def compact(occupied: Sequence[Slot], segments: Sequence[Segment], rules: Rules)
 
 
 def longest_ngram(occupied: Sequence[Slot], rules: Rules) -> int:
+    """Tokens of the longest sequence that some sentence may not repeat; 0 if all may."""
     return max((rules.ngram(slot.sentence) for slot in occupied), default=0)
 
 

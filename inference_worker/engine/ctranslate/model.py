@@ -88,16 +88,19 @@ def fill_attention(spec: Any, weights: Weights, name: str, *, own: bool) -> None
 
 
 def filled_linear(weights: Weights, name: str) -> Any:
+    """A linear layer of CTranslate2 with the weights of that name."""
     spec = common_spec.LinearSpec()
     fill_linear(spec, weights, name)
     return spec
 
 
 def fill_linear(spec: Any, weights: Weights, name: str) -> None:
+    """Gives a linear layer its weight [outputs, inputs] and bias [outputs]."""
     spec.weight, spec.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 
 def fill_norm(spec: Any, weights: Weights, name: str) -> None:
+    """Gives a normalisation its scale and shift, both [width]."""
     spec.gamma, spec.beta = weights[f"{name}.weight"], weights[f"{name}.bias"]
 
 

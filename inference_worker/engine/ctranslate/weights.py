@@ -38,6 +38,7 @@ def read_weights(files: Sequence[Path]) -> dict[str, Array]:
 
 
 def as_float32(name: str, kind: str, shape: Sequence[int], stored: memoryview) -> Array:
+    """The tensor that is stored in those bytes. Raises UnreadableWeights for a kind not known."""
     if kind not in NUMBERS:
         raise UnreadableWeights(f"{name} is stored as {kind}; F32, F16 and BF16 are read")
     numbers: np.ndarray[Any, Any] = np.frombuffer(stored, NUMBERS[kind]).reshape(shape)
