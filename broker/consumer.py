@@ -66,6 +66,7 @@ class Consumer:
         self._shards = shard_keys(settings.shards)
         self._client = connect(settings)
         self._reader = Reader(settings, model, self.worker, self._client)
+        self._entry: list[Any] = []  # what was announced, for a server that has lost it
         self._writer = connect(settings)
         self._renewer = connect(settings)
         # Request key → processes, as begin found them; written by ``begin`` alone.
@@ -81,19 +82,19 @@ class Consumer:
 
     def _make_groups(self) -> None:
         for keys in self._shards:
-            self._enlist(keys, [])
+            self._enlist(keys)
 
     def announce(self, entry: ModelEntry) -> None:
         """Tells the API tier what the model can do; stays when the worker is gone."""
-        fields: list[Any] = ["revision", entry.revision, "languages", _encode(entry.languages)]
-        fields += ("max_source_tokens", entry.max_source_tokens)
+        self._entry = ["revision", entry.revision, "languages", _encode(entry.languages)]
+        self._entry += ("max_source_tokens", entry.max_source_tokens)
         with reaching_redis():
             for keys in self._shards:
-                self._enlist(keys, fields)
+                self._enlist(keys)
 
-    def _enlist(self, keys: Keys, fields: list[Any]) -> None:
+    def _enlist(self, keys: Keys) -> None:
         streams = [keys.queue(self.model, lane) for lane in LANES]
-        self._call("enlist", [keys.model(self.model), *streams], fields)
+        self._call("enlist", [keys.model(self.model), *streams], self._entry)
 
     # ── Reading ──────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ from broker.errors import BrokerMisconfigured, BrokerUnavailable
 from broker.keys import GROUP, Keys, new_request_id, shard_keys, shard_of
 from broker.producer import Producer
 from broker.settings import BrokerSettings
-from broker.wire import Delivery
+from broker.wire import Delivery, ModelEntry
 from tests.broker.parties import MODEL, answers, pending, serve, submission, worker
 from tests.conftest import settings_for
 from tests.redis_server import RedisServer
@@ -62,10 +62,13 @@ async def test_a_group_made_late_serves_what_came_before(
 async def test_a_flushed_server_gets_its_groups_and_functions_back(
     producer: Producer, consumer: Consumer, redis_server: RedisServer
 ) -> None:
+    entry = ModelEntry(MODEL, "r1", ["en", "ja"], 128)
+    consumer.announce(entry)
     redis_server.client.flushall()
     redis_server.client.function_flush()
     await producer.submit(submission(producer, ["after"]))
     assert consumer.read(8, 8, 0) == []  # makes the groups
+    assert await producer.model(MODEL) == entry
     assert serve(consumer) == 1
 
 
