@@ -73,7 +73,11 @@ async def test_a_text_is_translated_within_a_persons_patience(app: FastAPI, work
 async def test_one_translation_at_a_time_and_stop_drops_its_work(
     app: FastAPI, worker: Worker
 ) -> None:
-    async with listening(app) as url, browser() as page, httpx.AsyncClient(base_url=url) as client:
+    async with (
+        listening(app) as url,
+        browser() as page,
+        httpx.AsyncClient(base_url=url, timeout=120) as client,
+    ):
 
         async def left() -> float:
             found = samples((await client.get("/metrics")).text)
