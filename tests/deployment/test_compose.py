@@ -1,4 +1,4 @@
-"""compose.yaml and compose.gpu.yaml: what Docker takes, and the policy they keep."""
+"""compose.yaml and what is laid over it: what Docker takes, and the policy they keep."""
 
 import re
 from typing import Any
@@ -14,6 +14,7 @@ FILES = {
     "cpu": ("compose.yaml",),
     "gpu": ("compose.yaml", "compose.gpu.yaml"),
     "secure": ("compose.yaml", "compose.secure.yaml"),
+    "secure gpu": ("compose.yaml", "compose.secure.yaml", "compose.gpu.yaml"),
 }
 SERVICES = {"api": "dragoman-api", "worker": "dragoman-worker", "documents": "dragoman-documents"}
 
@@ -50,6 +51,10 @@ def test_there_is_time_to_drain(services: dict[str, Any]) -> None:
         found = re.fullmatch(r"(\d+)s", services[name]["stop_grace_period"])
         assert found
         assert int(found[1]) > settings.drain_s(tier, services[name]["environment"])
+
+
+def test_a_tier_can_be_stopped_before_it_has_loaded(services: dict[str, Any]) -> None:
+    assert all(services[name]["init"] is True for name in SERVICES)
 
 
 def test_settings_exist_and_fit(services: dict[str, Any]) -> None:
