@@ -27,10 +27,10 @@ def graph() -> grimp.ImportGraph:
     return grimp.build_graph(*OURS, include_external_packages=True)
 
 
-def entries(dockerfile: Path) -> set[str]:
-    """The modules that an image starts."""
+def entries(dockerfile: Path, *, beside: bool = True) -> set[str]:
+    """The modules that an image starts, with what it is used for ``beside`` its tier or without."""
     programs = [*json.loads(lines(dockerfile, "ENTRYPOINT")[0])]
-    programs += BESIDE.get(dockerfile.parent.name, [])
+    programs += BESIDE.get(dockerfile.parent.name, []) if beside else []
     found = {PROJECT["project"]["scripts"][program].partition(":")[0] for program in programs}
     return found | set(re.findall(r'"-m", "([\w.]+)"', lines(dockerfile, "HEALTHCHECK")[0]))
 
