@@ -134,7 +134,8 @@ async def hurt(stack: Stack) -> None:
     if len(counts) != 2 or not all(counts):
         raise RuntimeError("the load balancer does not reach every API container")
     step("stop one container of each tier, as an update does")
-    for container in (stack.containers("api")[0], told, stack.containers("documents")[-1]):
+    # Of the API the last, since scaling down keeps the first.
+    for container in (stack.containers("api")[-1], told, stack.containers("documents")[-1]):
         await asyncio.to_thread(stop, container)
     await asyncio.sleep(LOAD_S)
     step("scale down to one container of each tier")
@@ -177,7 +178,7 @@ def report(tally: Tally) -> int:
         f" ({tally.records} records), slowest in {tally.slowest_s:.1f} s\n"
         f"  {tally.documents_sent} documents sent, {tally.documents_answered} came back whole"
         f" ({tally.lines} lines), slowest in {tally.slowest_document_s:.1f} s\n"
-        f"  {tally.lost} lost, {tally.retries} calls repeated by their callers"
+        f"  {tally.lost} lost; calls that were repeated: {dict(tally.repeated) or 'none'}"
     )
     for line in tally.wrong[:20]:
         print(f"  {line}")

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +36,7 @@ class Tally:
     documents_sent: int = 0
     documents_answered: int = 0
     lines: int = 0
-    retries: int = 0
+    repeated: Counter[str] = field(default_factory=Counter)  # calls, by what came in their way
     slowest_s: float = 0.0
     slowest_document_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
@@ -148,16 +149,17 @@ class Callers:
             try:
                 answer = await client.request(method, path, **options)
             except httpx.TransportError as error:
-                shown = f"{type(error).__name__}: {error}"
+                obstacle, shown = type(error).__name__, f"{method} {path}: {error!r}"
             else:
                 if answer.status_code == expected:
                     return answer
+                obstacle = str(answer.status_code)
                 shown = f"{method} {path}: {answer.status_code} {answer.text[:200]}"
                 if answer.status_code not in TRY_AGAIN:
                     raise Wrong(shown)
             if time.monotonic() > end:
                 raise Wrong(shown)
-            self.tally.retries += 1
+            self.tally.repeated[obstacle] += 1
             await asyncio.sleep(RETRY_S)
 
 
