@@ -29,8 +29,8 @@ from typing import Any
 
 import uvloop
 
-from benchmarks import load, report, stacks, stress
-from benchmarks.requests import sentences, translation, wrong
+from benchmarks import load, report, stacks
+from benchmarks.requests import sentences, translation, warm_up, wrong
 from benchmarks.servers import NotStarted
 from benchmarks.stacks import Engine, Stack
 from broker.connection import connect
@@ -129,7 +129,7 @@ async def capacity(where: load.Address, connections: int, deadline_s: float) -> 
 
 async def overloaded(service: Stack, engine: Engine, options: argparse.Namespace) -> Run:
     where = load.address(service.url)
-    await stress.warm_up(where)
+    await warm_up(where)
     run = Run()
     connections = 3 * engine.slots * options.workers
     use = Use(service)

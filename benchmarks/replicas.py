@@ -22,10 +22,9 @@ from dataclasses import dataclass
 
 import uvloop
 
-from benchmarks import load, report, stacks, stress
-from benchmarks.cells import Cell
+from benchmarks import load, report, stacks
 from benchmarks.report import tell
-from benchmarks.requests import check, translation
+from benchmarks.requests import batches, check, translation, warm_up
 from benchmarks.stacks import Spent, Stack, accounted
 
 WORKERS, API_PROCESSES = (1, 2, 4, 8), (1, 2)
@@ -45,16 +44,11 @@ def stack(
     return stacks.stack(worker, workers=workers, api_processes=api_processes)
 
 
-def requests(records: int) -> list[load.Request]:
-    count = -(-records // RECORDS_PER_REQUEST)
-    return stress.requests(Cell(RECORDS_PER_REQUEST, count, 0.0))
-
-
 def drained(service: Stack, records: int) -> tuple[float, list[load.Answer], Spent]:
     """Sends everything at once; seconds until the last answer."""
-    sent = requests(records)
+    sent = batches(-(-records // RECORDS_PER_REQUEST), RECORDS_PER_REQUEST)
     where = load.address(service.url)
-    uvloop.run(stress.warm_up(where))
+    uvloop.run(warm_up(where))
     with accounted(service) as spent:
         answers = uvloop.run(load.open_loop(where, sent, [0.0] * len(sent), TIMEOUT_S))
     return max(answer.latency_s for answer in answers), answers, spent[0]
@@ -160,7 +154,7 @@ def api_rows(seconds: float, rounds: int) -> tuple[list[list[str]], list[list[st
     for _, processes in itertools.product(range(rounds), API_PROCESSES):
         with stack(INSTANT_WORKERS, processes, INSTANT_SLOTS, batch_s=0.0) as service:
             where = load.address(service.url)
-            uvloop.run(stress.warm_up(where))
+            uvloop.run(warm_up(where))
             poll = uvloop.run(finished_job(where))
             polls.setdefault(processes, []).append(pressed(service, poll, seconds))
             one = translation(["Good morning."])

@@ -30,7 +30,7 @@ from pathlib import Path
 from benchmarks import baseline, load, report
 from benchmarks.cells import HEADS, Cell, Result, agreement, draw, judged
 from benchmarks.report import tell
-from benchmarks.requests import sentences, translation
+from benchmarks.requests import batches, warm_up
 from benchmarks.servers import HOST, NotStarted, Server, started, stop_in_order_when_terminated
 from dragoman import scrape
 from dragoman.stack import free_port
@@ -39,14 +39,7 @@ OURS = "Dragoman"
 BEAMS = 5
 PAY_SIZES, SLEEPS_S, NUM_REQ = (1, 16), (0.5, 0.1, 0.01), 100
 TIMEOUT_S = 300.0  # the longest that POST /translation waits
-WARM_UP_S = 60.0
 MOST_REQUESTS, MOST_RECORDS, MOST_S = 10_000, 1_000, 7_200
-
-
-def requests(cell: Cell) -> list[load.Request]:
-    """The same for every service. Sentences repeat only when all of them were sent."""
-    texts = itertools.cycle(sentences())
-    return [translation(list(itertools.islice(texts, cell.pay_size))) for _ in range(cell.num_req)]
 
 
 def measured(side: str, cell: Cell, service: "Service", timeout_s: float) -> Result:
@@ -56,7 +49,8 @@ def measured(side: str, cell: Cell, service: "Service", timeout_s: float) -> Res
     engine = asyncio.run(engine_of(where)) if side.startswith(OURS) else baseline.ENGINE
     before_s = service.cpu_s()
     due_s = load.evenly(cell.num_req, cell.sleep_s)
-    answers = asyncio.run(load.open_loop(where, requests(cell), due_s, timeout_s))
+    requests = batches(cell.num_req, cell.pay_size)
+    answers = asyncio.run(load.open_loop(where, requests, due_s, timeout_s))
     cpu_s = service.cpu_s() - before_s if service.server else None
     return judged(side, cell, answers, cpu_s, engine)
 
@@ -70,18 +64,6 @@ async def engine_of(where: load.Address) -> str:
         connection.close()
     found = scrape.parse(body.decode()).get("dragoman_worker_info", [])
     return ", ".join(sorted({labels["engine"] for labels, _ in found})) or "unknown"
-
-
-async def warm_up(where: load.Address) -> None:
-    """A request of each size, answered. Raises NotStarted."""
-    clock = asyncio.get_running_loop().time
-    end_s = clock() + WARM_UP_S
-    for pay_size in (1, *PAY_SIZES):
-        request = translation(sentences()[-pay_size:])
-        while (await load.open_loop(where, [request], [0.0], WARM_UP_S))[0].failure:
-            if clock() > end_s:
-                raise NotStarted("the server answers, but does not translate")
-            await asyncio.sleep(0.2)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import load, stress
 from benchmarks.cells import HEADS, Cell, agreement, draw, judged
-from benchmarks.requests import wrong
+from benchmarks.requests import batches, wrong
 from benchmarks.stress import parsed
 from broker.settings import BrokerSettings
 from tests.api.stage import Worker, api_process
@@ -31,9 +31,8 @@ def answered(texts: list[str], latency_s: float) -> load.Answer:
 
 
 def test_requests_are_the_same_each_time_and_repeat_no_sentence_early() -> None:
-    cell = Cell(pay_size=16, num_req=10, sleep_s=0.1)
-    sent = [payload(request) for request in stress.requests(cell)]
-    assert sent == [payload(request) for request in stress.requests(cell)]
+    sent = [payload(request) for request in batches(10, 16)]
+    assert sent == [payload(request) for request in batches(10, 16)]
     texts = [record["text"] for one in sent for record in one["records"]]
     assert len(texts) == len(set(texts)) == 160
     assert {(one["fromLang"], one["toLang"]) for one in sent} == {("en", "ja")}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import stress
+from benchmarks import requests, stress
 from broker.errors import Overloaded, TenantOverloaded, TooLate
 from broker.keys import Keys
 from broker.producer import Producer
@@ -175,7 +175,7 @@ async def test_the_defaults_never_refuse_the_stress_grid(
 ) -> None:
     """At a fifth of the rate that was measured for its heaviest cell on a busy machine."""
     measured(redis_server, rate=250)
-    sentences = itertools.cycle(stress.sentences())
+    sentences = itertools.cycle(requests.sentences())
     for _ in range(stress.NUM_REQ):
         some = list(itertools.islice(sentences, max(stress.PAY_SIZES)))
         request = texts(producer, "default", some, lane="interactive", deadline_ms=600_000)
