@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 15
+local REVISION = 16
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -15,9 +15,10 @@ local RATE_TRUSTED_MS = 1000  -- of full load must have been measured before a r
 -- Of the drain rate, what each lane gets at least while both are full, as inference_worker/roster.py
 -- divides the slots (benchmarks/fairness.py measures it).
 local SHARE = {interactive = 3 / 4, bulk = 1 / 5}
+local OTHER = {interactive = 'bulk', bulk = 'interactive'}
 local REPLY_LENGTH = 10000    -- news kept in a reply stream, about
 local MOST_TOLD_BYTES = 4096  -- of outcomes that the news of an end bring along
-local USAGE_TTL_S = 40 * 86400  -- after a month's last request
+local USAGE_TTL_S = 40 * 86400  -- after the last day of a month that has a request
 local STATUS = {'state', 'total', 'remaining', 'succeeded', 'model', 'lane', 'source', 'target', 'ids',
   'created_ms', 'deadline_ms', 'watchers', 'idempotency'}
 
@@ -121,15 +122,15 @@ end
 
 -- Characters that are done before a record of this score is: what is in the window, and what has a
 -- lower score in the backlog, at the lane's mean length; never less than the tenant's own. And a
--- batch of all workers: nothing comes out of an engine before the batch it is in, and so it is
--- with what is in there now.
-local function characters_before(load, model, backlog, stream, score, outstanding, lane_cost, own)
+-- batch of all workers, of so many records: nothing comes out of an engine before the batch it is
+-- in, and so it is with what is in there now.
+local function characters_before(backlog, stream, score, batch, outstanding, lane_cost, own)
   local window, waiting = redis.call('XLEN', stream), redis.call('ZCARD', backlog)
   if window + waiting == 0 then return own end
   local mean = lane_cost / (window + waiting)
   local before = window + redis.call('ZCOUNT', backlog, '-inf', exact(score))
   return math.max(own, math.min(lane_cost, mean * before))
-    + math.min(outstanding, mean * batches(load, model))
+    + math.min(outstanding, mean * batch)
 end
 
 -- Seconds until a lane has done so many characters, with the other lane as full as it is now: at
@@ -193,19 +194,17 @@ end
 local RECORDS = 20 -- where they begin in ARGV
 
 local function note_usage(usage, day, records, characters)
-  redis.call('HINCRBY', usage, day .. ':requests', 1)
+  local requests = redis.call('HINCRBY', usage, day .. ':requests', 1)
   redis.call('HINCRBY', usage, day .. ':records', records)
   redis.call('HINCRBY', usage, day .. ':characters', characters)
-  redis.call('EXPIRE', usage, USAGE_TTL_S)
+  if requests == 1 then redis.call('EXPIRE', usage, USAGE_TTL_S) end
 end
 
 -- Why a request cannot be taken now, and how many seconds from now it could be; false if it can.
-local function refusal(load, model, lane, tenant, cost, outstanding, wait, args)
+-- Its tenant has so much outstanding of its own, and a rate was measured for so long at full load.
+local function refusal(args, cost, outstanding, own, rate, measured_ms, wait)
   local cap, tenant_cap, deadline = tonumber(args[10]), tonumber(args[11]), tonumber(args[8]) / 1000
   if not cap then return false end
-  local fields = redis.call('HMGET', load, 'tenant:' .. model .. ':interactive:' .. tenant,
-    'tenant:' .. model .. ':bulk:' .. tenant, 'full:' .. model, 'rate:' .. model)
-  local own = number(fields[1], 0) + number(fields[2], 0)
   local excess = own + cost - tenant_cap
   -- Who has nothing outstanding may send any one request: a smaller cap would shut it out for good.
   if own > 0 and excess > 0 then
@@ -213,10 +212,10 @@ local function refusal(load, model, lane, tenant, cost, outstanding, wait, args)
   end
   excess = outstanding + cost - cap
   if outstanding > 0 and excess > 0 then
-    return 'overloaded', wait and excess / number(fields[4], nil)
+    return 'overloaded', wait and excess / rate
   end
   local bearable = deadline * DEADLINE_SHARE
-  if wait and wait > bearable and number(fields[3], 0) >= RATE_TRUSTED_MS then
+  if wait and wait > bearable and measured_ms >= RATE_TRUSTED_MS then
     return 'too_late', wait - bearable
   end
   return false
@@ -233,7 +232,8 @@ local function submit(keys, args)
   local owned, tag = 'tenant:' .. model .. ':' .. lane .. ':' .. tenant,
     'tag:' .. model .. ':' .. lane .. ':' .. tenant
   local fields = redis.call('HMGET', load, all, 'rate:' .. model, 'clock:' .. model .. ':' .. lane,
-    tag, laned, owned)
+    tag, laned, owned, 'tenant:' .. model .. ':' .. OTHER[lane] .. ':' .. tenant, 'batch:' .. model,
+    'full:' .. model)
   local outstanding, rate = number(fields[1], 0), number(fields[2], nil)
 
   if redis.call('EXISTS', request) == 1 then return {'duplicate', id, outstanding, '', ''} end
@@ -258,12 +258,13 @@ local function submit(keys, args)
   local base, wait = math.max(number(fields[3], 0), number(fields[4], 0)), nil
   local lane_cost, own_cost = number(fields[5], 0), number(fields[6], 0)
   if rate and rate > 0 then
-    local before = characters_before(load, model, backlog, stream, base + cost / weight, outstanding,
-      lane_cost, own_cost)
+    local before = characters_before(backlog, stream, base + cost / weight,
+      number(fields[8], DEFAULT_WINDOW), outstanding, lane_cost, own_cost)
     wait = seconds(lane, before + cost, outstanding - lane_cost, rate)
   end
   local told = wait and exact(wait) or ''
-  local reason, room = refusal(load, model, lane, tenant, cost, outstanding, wait, args)
+  local reason, room = refusal(args, cost, outstanding, own_cost + number(fields[7], 0), rate,
+    number(fields[9], 0), wait)
   if reason then return {reason, id, outstanding, told, room and exact(room) or ''} end
 
   local head = '{"request":"' .. id .. '","accepted_ms":' .. string.format('%d', now)
@@ -322,11 +323,11 @@ local function wait(keys)
   if (fields[1] ~= 'queued' and fields[1] ~= 'running') or not fields[4] then return '' end
   local model, lane = fields[2], fields[3]
   local costs = redis.call('HMGET', keys[2], 'cost:' .. model, 'cost:' .. model .. ':' .. lane,
-    'rate:' .. model)
+    'rate:' .. model, 'batch:' .. model)
   local outstanding, lane_cost = number(costs[1], 0), number(costs[2], 0)
-  local rate = number(costs[3], 0)
+  local rate, batch = number(costs[3], 0), number(costs[4], DEFAULT_WINDOW)
   if rate <= 0 then return '' end
-  local before = characters_before(keys[2], model, keys[3], keys[4], tonumber(fields[4]), outstanding,
+  local before = characters_before(keys[3], keys[4], tonumber(fields[4]), batch, outstanding,
     lane_cost, 0)
   return exact(seconds(lane, before, outstanding - lane_cost, rate))
 end
