@@ -28,7 +28,7 @@ MEANING: dict[Code, str] = {
     "copied": "left as it was",
     "wrong_script": "not in the script of the target language",
     "wrong_language": "reads like another language than the target",
-    "lost_placeholder": "a placeholder, markup or code of the source is missing",
+    "lost_placeholder": "placeholders, markup or code are not as often there as in the source",
     "lost_address": "a URL or e-mail address of the source is missing",
     "lost_emoji": "an emoji of the source is missing",
     "lost_number": "a number of the source is missing or changed",

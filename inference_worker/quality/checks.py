@@ -40,8 +40,10 @@ def _wrong(source: str, translation: str, origin: str, target: str) -> Iterator[
         yield "repetition", 1
     if not _fits(source, translation):
         yield "length", 1
+    # Placeholders and addresses are no words, and in no script.
+    source, translation = spans.without(source), spans.without(translation)
     found = words.words(translation)
-    if origin != target and _copied(source, translation, found):
+    if origin != target and _copied(source, found):
         yield "copied", 1
     elif scripts.misplaced(source, translation, target):
         yield "wrong_script", 1
@@ -50,8 +52,10 @@ def _wrong(source: str, translation: str, origin: str, target: str) -> Iterator[
 
 
 def _lacking(source: str, translation: str, target: str) -> dict[Code, int]:
+    placeholders = spans.placeholders(source)
     lost: dict[Code, int] = {
-        "lost_placeholder": spans.missing(source, spans.placeholders(source), translation),
+        "lost_placeholder": spans.missing(source, placeholders, translation)
+        + spans.repeated(source, placeholders, translation),
         "lost_address": spans.missing(source, spans.addresses(source), translation),
         "lost_emoji": spans.missing(source, spans.emoji(source), translation),
         "lost_number": len(numbers.lost(source, translation, target)),
@@ -59,7 +63,7 @@ def _lacking(source: str, translation: str, target: str) -> dict[Code, int]:
     return {code: count for code, count in lost.items() if count}
 
 
-def _copied(source: str, translation: str, found: list[str]) -> bool:
+def _copied(source: str, found: list[str]) -> bool:
     """Whether the translation is the source, or nearly all of its words in a row."""
     wanted = words.words(source)
     if len(wanted) < LEAST_COPIED_WORDS:

@@ -89,13 +89,24 @@ def figures(text: str) -> list[Figure]:
     """The numbers of a text that are written with digits of any script."""
     found = []
     for match in _FIGURES.finditer(text):
-        runs = _RUNS.findall(match.group())
-        digits = "".join(runs)
-        if len(digits) <= _MOST_DIGITS:
-            grouped = len(runs) == 1 or len(runs[-1]) == _GROUP_DIGITS
-            decimals = 0 if grouped else len(runs[-1])
-            found.append(Figure(match.span(), int(digits), decimals, frozenset(map(int, runs))))
-    return found
+        runs = [run.group() for run in _RUNS.finditer(match.group())]
+        grouped = len(runs) == 1 or len(runs[-1]) == _GROUP_DIGITS
+        if not grouped and any(len(run) != _GROUP_DIGITS for run in runs[1:-1]):
+            # 3.5.2024 is no number, but three of them.
+            found += [
+                _figure([run.group()], run.span(), 0) for run in _RUNS.finditer(text, *match.span())
+            ]
+        else:
+            found.append(_figure(runs, match.span(), 0 if grouped else len(runs[-1])))
+    return [figure for figure in found if figure is not None]
+
+
+def _figure(runs: list[str], span: tuple[int, int], decimals: int) -> Figure | None:
+    """None for what is too long to be a number."""
+    digits = "".join(runs)
+    if len(digits) > _MOST_DIGITS:
+        return None
+    return Figure(span, int(digits), decimals, frozenset(map(int, runs)))
 
 
 def _values(text: str, found: list[Figure]) -> Set[Fraction]:

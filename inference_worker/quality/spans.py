@@ -45,6 +45,15 @@ def kept(text: str) -> list[tuple[int, int]]:
     return sorted(placeholders(text) + addresses(text))
 
 
+def without(text: str) -> str:
+    """The text with a space for each placeholder and address: what there is to translate."""
+    parts, at = [], 0
+    for start, end in _protected(text):
+        parts.append(text[at:start])
+        at = end
+    return " ".join([*parts, text[at:]])
+
+
 def emoji(text: str) -> list[tuple[int, int]]:
     """Where emoji are, other than in placeholders and addresses, which are told whole."""
     if text.isascii():
@@ -64,6 +73,15 @@ def missing(source: str, spans: list[tuple[int, int]], translation: str) -> int:
         return 0
     wanted = Counter(source[slice(*span)] for span in spans)
     return sum(max(0, count - translation.count(text)) for text, count in wanted.items())
+
+
+def repeated(source: str, spans: list[tuple[int, int]], translation: str) -> int:
+    """How many of these stretches of the source the translation has more often than the source."""
+    if not spans:
+        return 0
+    there = Counter(translation[slice(*span)] for span in _protected(translation))
+    wanted = Counter(source[slice(*span)] for span in spans)
+    return sum(max(0, there[text] - count) for text, count in wanted.items())
 
 
 def _protected(text: str) -> list[tuple[int, int]]:

@@ -56,11 +56,13 @@ def foreign(found: list[str], target: str) -> bool:
     """Whether the words are those of another language than ``target``."""
     if len(found) < LEAST_WORDS:
         return False
-    hits: dict[str, int] = {}
+    hits: dict[str, list[str]] = {}
     for word in found:
         for language in _LANGUAGES.get(word, ()):
             if language == target:
                 return False
-            hits[language] = hits.get(language, 0) + 1
-    most = max(hits.values(), default=0)
-    return most >= LEAST_HITS and most >= LEAST_SHARE * len(found)
+            hits.setdefault(language, []).append(word)
+    most = max(hits.values(), key=len, default=[])
+    if len(most) < LEAST_HITS or len(most) < LEAST_SHARE * len(found):
+        return False
+    return len(set(most)) > 1  # "Ja, ja, ja!" has many meanings
