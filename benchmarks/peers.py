@@ -23,7 +23,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -139,10 +139,8 @@ def running(peer: Peer, given: Given) -> Iterator[tuple[load.Address, Server]]:
     """The peer, once it translates. Raises NotStarted."""
     port = free_port(HOST)
     argv, environ = peer.command(given, port), peer.environ(given)
-    # Nothing to wait for in its output: it is ready when it translates. And some do not stop while
-    # requests wait that nobody wants any more; then they are killed.
-    late = suppress(subprocess.TimeoutExpired)
-    with late, started(argv, "", environ=environ, stop_s=STOP_S) as server:
+    # Nothing to wait for in its output: it is ready when it translates.
+    with started(argv, "", environ=environ, stop_s=STOP_S) as server:
         where = (HOST, port)
         ask = peer.ask(given)
         end_s = time.monotonic() + START_S

@@ -84,9 +84,13 @@ class Server:
         return sum(one.resident_bytes for one in self.processes().values())
 
     def stop(self, within_s: float) -> None:
+        """In order, or by force if that takes longer: some do not stop while requests wait that
+        nobody wants any more."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            print(f"killed after {within_s:g} s: {self._process.args}", file=sys.stderr)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

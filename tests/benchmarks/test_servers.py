@@ -41,6 +41,22 @@ def test_what_has_outlived_its_parent_counts_and_ends_with_the_server() -> None:
     )
 
 
+def test_what_does_not_stop_is_killed_and_hides_no_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = (
+        "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('ready', flush=True)\ntime.sleep(600)"
+    )
+    with (
+        pytest.raises(NotStarted, match="an answer was wrong"),
+        started([sys.executable, "-c", code], "ready", stop_s=0.1) as server,
+    ):
+        raise NotStarted("an answer was wrong")
+    assert not server.running()
+    assert "killed after 0.1 s" in capsys.readouterr().err
+
+
 def test_what_does_not_get_ready_is_told_with_its_last_words() -> None:
     with (
         pytest.raises(NotStarted, match="no such model"),
