@@ -13,11 +13,13 @@ from benchmarks import argos, load, report
 from benchmarks.requests import SOURCE, TARGET, translation
 from benchmarks.servers import HOST, NotStarted
 from benchmarks.workload import SMALL
+from inference_worker.settings import SLOTS
 
 SCRIPTS = Path(__file__).with_name("peers")
 OURS = "dragoman"
 TORCH = "torch==2.13.0"
-BEAMS, BATCH, BATCH_WAIT_S = 5, 16, 0.01
+BEAMS, BATCH_WAIT_S = 5, 0.01
+BATCH = SLOTS  # as many as our worker computes at once
 INSTALL_S = 1_800.0
 
 Ask = Callable[[str], load.Request]
