@@ -87,7 +87,8 @@ lint: install-dev
 	$(BIN)/lint-imports
 
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder
 
 # Hostile requests for an hour; the tests do it for some seconds.
 fuzz: install-dev

@@ -152,14 +152,17 @@ class Crowd:
             sent.append(asyncio.create_task(self.probe(lane, due_s)))
         return sorted(await asyncio.gather(*sent))
 
-    async def drained(self, seconds: float) -> dict[str, float]:
-        """Characters a second by lane, over so long."""
+    async def drained(self, seconds: float, *flooded: Lane) -> dict[str, float]:
+        """Characters a second by lane, over so long, or longer if a flooded lane has not given any
+        by then."""
         before, began_s = await self.producer.load(MODEL), time.perf_counter()
-        await asyncio.sleep(seconds)
-        after, spent_s = await self.producer.load(MODEL), time.perf_counter() - began_s
-        return {
-            lane: (before.cost_by_lane[lane] - after.cost_by_lane[lane]) / spent_s for lane in LANES
-        }
+        while True:
+            await asyncio.sleep(seconds)
+            left = (await self.producer.load(MODEL)).cost_by_lane
+            spent_s = time.perf_counter() - began_s
+            done = {lane: before.cost_by_lane[lane] - left[lane] for lane in LANES}
+            if all(done[lane] or not left[lane] for lane in flooded):
+                return {lane: characters / spent_s for lane, characters in done.items()}
 
 
 async def measured(
@@ -176,7 +179,7 @@ async def measured(
             await asyncio.sleep(SETTLE_S)
             beside_s, rates = await asyncio.gather(
                 crowd.probes(lane, options.probes, options.every_s),
-                crowd.drained(options.probes * options.every_s),
+                crowd.drained(options.probes * options.every_s, flood_lane),
             )
             left = (await crowd.producer.load(MODEL)).cost_by_lane[flood_lane]
             if not left:
@@ -189,7 +192,7 @@ async def measured(
             tell("  ".join(cases[-1].row()))
         floods = [part for lane in LANES for part in await crowd.flood(lane, options.flood)]
         await asyncio.sleep(SETTLE_S)
-        shares = await crowd.drained(options.shares_s)
+        shares = await crowd.drained(options.shares_s, *LANES)
         await crowd.calm(floods)
     return cases, shares
 

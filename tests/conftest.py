@@ -15,11 +15,20 @@ from tests.redis_server import wait_until as _wait_until
 os.environ["HF_HUB_OFFLINE"] = "1"
 ROOT = Path(__file__).parent
 
-# What takes a quarter of a minute and more begins first: with several processes, a long file that
-# began last would leave the others without work.
+# These files take longest, and begin first: with several processes, one that began last would leave
+# the others without work.
 LONGEST = (
     "chaos/test_chaos.py",
     "dragoman/test_stack.py",
+    "document_worker/test_process.py",
+    "document_worker/test_translation.py",
+    "document_worker/test_bombs.py",
+    "inference_worker/test_process.py",
+    "chaos/test_rolling.py",
+    "security/test_fuzz.py",
+    "api/test_main.py",
+    "api/test_connections.py",
+    "broker/test_state_machine.py",
 )
 
 

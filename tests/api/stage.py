@@ -52,6 +52,7 @@ def announce(settings: BrokerSettings) -> None:
     consumer = Consumer(settings, MODEL)
     consumer.prepare()
     consumer.announce(ENTRY)
+    consumer.close()
 
 
 def turned(delivery: Delivery) -> Outcome:
@@ -91,6 +92,7 @@ class Worker:
         self._stopped.set()
         self._going.set()
         self._thread.join(60)
+        self._consumer.close()
         assert not self._thread.is_alive()
 
     def hold(self) -> None:

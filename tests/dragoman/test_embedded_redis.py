@@ -1,5 +1,6 @@
 """The embedded Redis: which program is taken, and what it keeps."""
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,10 +55,16 @@ def test_without_any_program_the_remedy_is_named() -> None:
         embedded_redis.find_server([])
 
 
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    """A folder with a short path: the address of a socket has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="dragoman-") as folder:
+        yield Path(folder)
+
+
 @contextmanager
 def running(run_dir: Path, data_dir: Path | None, wait_until: Wait) -> Iterator[Any]:
     """A client of a server that runs while the context lasts."""
-    run_dir.mkdir(exist_ok=True)
     program = embedded_redis.find_server()
     command = embedded_redis.command(program, run_dir, data_dir, None)
     supervisor = Supervisor([Stage([command])], [lambda name: True], print)
@@ -90,20 +97,22 @@ def test_every_version_says_ready_in_its_own_words(tmp_path: Path, line: str) ->
     assert embedded_redis.command(tmp_path / "server", tmp_path, None, None).ready_line in line
 
 
-def test_it_never_evicts_and_opens_no_port(tmp_path: Path, wait_until: Wait) -> None:
-    with running(tmp_path / "run", None, wait_until) as client:
+def test_it_never_evicts_and_opens_no_port(run_dir: Path, wait_until: Wait) -> None:
+    with running(run_dir, None, wait_until) as client:
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
         assert client.config_get("port")["port"] == "0"
         assert client.config_get("appendonly")["appendonly"] == "no"
 
 
-def test_a_data_directory_outlives_the_server(tmp_path: Path, wait_until: Wait) -> None:
+def test_a_data_directory_outlives_the_server(
+    run_dir: Path, tmp_path: Path, wait_until: Wait
+) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    with running(tmp_path / "run", data, wait_until) as client:
+    with running(run_dir, data, wait_until) as client:
         assert client.config_get("appendfsync")["appendfsync"] == "everysec"
         client.set("kept", "yes")
-    with running(tmp_path / "run", data, wait_until) as client:
+    with running(run_dir, data, wait_until) as client:
         assert client.get("kept") == b"yes"
 
 
