@@ -3,7 +3,7 @@
 -- touches is declared in KEYS and lies in one shard's hash slot. Costs are characters, times are
 -- milliseconds of the server's clock. docs/protocol.md tells the protocol as a whole.
 
-local REVISION = 16
+local REVISION = 17
 local GROUP = 'workers'
 local DEFAULT_WINDOW = 64     -- records kept ready while no worker lives
 local MOST_PROMOTED = 1024    -- per call: longer runs would hold up every other client
@@ -40,6 +40,13 @@ local function exact(value)
   -- Both forms are the same for whole numbers, of which this one is written much faster.
   if value % 1 == 0 and value < 2 ^ 53 then return string.format('%d', value) end
   return string.format('%.17g', value)
+end
+
+-- The fields of a request. Where somebody put something else in its place there is no request, rather
+-- than an error that would take down what others have in the same call.
+local function fields_of(request, names)
+  local fields = redis.pcall('HMGET', request, unpack(names))
+  return fields.err and {} or fields
 end
 
 -- ── The ready window ─────────────────────────────────────────────────────────────────────────
@@ -301,7 +308,7 @@ end
 -- KEYS: request, load   ARGV: process to wake ('' for none), 'results' or ''
 -- Answers false for an unknown request, else {status fields, now, outstanding, rate, results}.
 local function watch(keys, args)
-  local status = redis.call('HMGET', keys[1], unpack(STATUS))
+  local status = fields_of(keys[1], STATUS)
   if not status[1] then return false end
   local watchers, process = ' ' .. (status[12] or '') .. ' ', args[1]
   local open = status[1] == 'queued' or status[1] == 'running'
@@ -433,7 +440,7 @@ local function begin(keys, args)
   for i, request in ipairs(keys) do
     local asked = {'state', 'deadline_ms', 'watchers', 'waiters', 'kept'}
     for index in string.gmatch(args[i + 1], '%d+') do asked[#asked + 1] = index end
-    local fields = redis.call('HMGET', request, unpack(asked))
+    local fields = fields_of(request, asked)
     local state, deadline, verdict, over = fields[1], number(fields[2], 0), 'go', {}
     if not state then verdict = 'over'
     elseif state == 'cancelled' then verdict = state
@@ -497,7 +504,7 @@ end
 local function store(request, lead, id, outcomes, ttl_ms, news)
   local asked = {'state', 'watchers', 'remaining', 'succeeded', 'total'}
   for i = 1, #outcomes, 3 do asked[#asked + 1] = outcomes[i] end
-  local fields = redis.call('HMGET', request, unpack(asked))
+  local fields = fields_of(request, asked)
   local state, remaining, succeeded = fields[1], number(fields[3], 0), number(fields[4], 0)
   if not state or state == 'cancelled' then return end
   local written, fresh = {}, {}

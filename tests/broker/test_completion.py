@@ -222,3 +222,23 @@ async def test_a_request_whose_counts_are_damaged_takes_no_other_down(
     assert view is not None
     assert (view[0].state, view[1][0].text) == ("done", "c")
     assert loads(redis_server) == {}
+
+
+async def test_what_lies_in_the_place_of_a_request_takes_no_other_down(
+    producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    gone, sound = submission(producer, ["a", "b"]), submission(producer, ["c"])
+    for request in (gone, sound):
+        await producer.submit(request)
+    key = KEYS.request("default", gone.id)
+    redis_server.client.delete(key)
+    redis_server.client.set(key, "no hash", ex=60)
+    deliveries = consumer.read(8, 8, 0)
+    assert consumer.begin(deliveries) == ["over", "over", "go"]
+    assert consumer.complete(answers(deliveries)) == 3
+    assert await producer.view("default", gone.id) is None
+    view = await producer.view("default", sound.id)
+    assert view is not None
+    assert (view[0].state, view[1][0].text) == ("done", "c")
+    assert loads(redis_server) == {}
+    assert left(redis_server) == 0
