@@ -146,7 +146,7 @@ async def hurt(stack: Stack) -> None:
 def stop(container: str) -> None:
     """Tells a container to stop; raises unless it drains in time and ends well."""
     began = time.monotonic()
-    run(["docker", "stop", "--time", str(STOP_S), container])
+    run(["docker", "stop", "-t", str(STOP_S), container])
     status, took = inspect(container, "State.ExitCode"), time.monotonic() - began
     print(f"  {inspect(container, 'Name')}: ended with {status} after {took:.1f} s", flush=True)
     if status != "0":

@@ -83,13 +83,13 @@ class Stack:
 
     def new_key(self, tenant: str) -> str:
         """An API key, made as docs/deployment.md has it."""
-        made = self.compose("run", "--rm", "--no-TTY", "init", "keys", "create", tenant)
+        made = self.compose("run", "--rm", "-T", "init", "keys", "create", tenant)
         return made.strip()
 
     def refused(self) -> list[str]:
         """What Redis has refused its users, but for what redis-py tells of itself."""
         command = ["valkey-cli", "--user", LOOKER, "--pass", "-", "--no-auth-warning", "--json"]
-        shown = self.compose("exec", "--no-TTY", "redis", *command, "ACL", "LOG", quiet=True)
+        shown = self.compose("exec", "-T", "redis", *command, "ACL", "LOG", quiet=True)
         return [
             f"{entry['username']}: {entry['reason']} {entry['object']}"
             for entry in json.loads(shown)
