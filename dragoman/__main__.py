@@ -206,6 +206,8 @@ def translate(
             Client(url, key=key, retries=PATIENT) as client,
         ):
             check_reachable(url, key)
+            for argument in filter(lines.seems_a_file, arguments):
+                complain(f"dragoman: there is no file {argument}; it is translated as text")
             if any(lines.is_input(argument) for argument in arguments):
                 failed = translate_lines(client, source, target, arguments, writer)
             else:

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import typer
 
 from broker import options
-from broker.errors import BrokerError
+from broker.errors import BrokerError, BrokerUnavailable
 from broker.settings import BrokerSettings
 from dragoman import lines
-from dragoman.errors import DragomanError
+from dragoman.errors import DragomanError, KeyRefused
 from dragoman.supervisor import StackFailed
 
 FAILED = 1
@@ -35,8 +35,19 @@ def readable_errors() -> Iterator[None]:
         message = str(error)
         for field, flag in (("payload.fromLang", "--from"), ("payload.toLang", "--to")):
             message = message.replace(field, flag)
+        if hint := remedy(error):
+            message = f"{message.rstrip('.')}. {hint}"
         complain(f"dragoman: {message}")
         raise typer.Exit(FAILED) from error
+
+
+def remedy(error: Exception) -> str:
+    """What to do about it on a command line, where the message itself cannot know that."""
+    if isinstance(error, KeyRefused):
+        return "Here: --key, or DRAGOMAN_API_KEY."
+    if isinstance(error, BrokerUnavailable):
+        return "Say where it is: --redis-url, or DRAGOMAN_REDIS_URL."
+    return ""
 
 
 def broker_settings(argv: list[str], program: str, description: str = "") -> BrokerSettings:

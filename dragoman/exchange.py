@@ -101,6 +101,8 @@ def ask(call: Call, retries: Retries, deadline: float | None = None) -> Exchange
     while True:
         try:
             response = yield call if deadline is None else _timed(call, deadline)
+        except httpx.UnsupportedProtocol as error:
+            raise ServerUnreachable("a server's URL begins with http:// or https://") from error
         except httpx.TransportError as error:
             sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             delay_s = retries.delay_s(lost)

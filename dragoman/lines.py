@@ -22,6 +22,7 @@ PIECE_CHARS = 9_000  # of a line longer than the server's 10,000
 POLL_S = 1  # how often the progress bar moves, at least
 
 _ENDINGS = ("\r\n", "\n", "\r")
+_PATH = re.compile(r"\.{0,2}/\S+|\S*\w\.[A-Za-z]\w{0,4}")
 _SENTENCE_END = re.compile(r"[.!?]\s+|[。！？]")
 
 
@@ -60,6 +61,11 @@ def is_input(argument: str) -> bool:
     with suppress(OSError, ValueError):  # too long for a path, or holds a NUL: it is text
         return Path(argument).is_file()
     return False
+
+
+def seems_a_file(argument: str) -> bool:
+    """Whether an argument that is no input looks as if it were meant to be one."""
+    return not is_input(argument) and _PATH.fullmatch(argument) is not None
 
 
 def read(arguments: Sequence[str]) -> Iterator[Line]:

@@ -295,6 +295,11 @@ def test_a_server_that_shuts_down_leaves_the_work_at_its_location(
     assert len(service.calls("POST", "/translation")) == 1
 
 
+def test_an_address_that_is_no_url_is_said_at_once() -> None:
+    with Client("127.0.0.1:9527") as client, pytest.raises(dragoman.ServerUnreachable, match="//"):
+        client.translate("hello", "en", "ja")
+
+
 def test_retries_end_with_the_callers_time(service: FakeService) -> None:
     refusal = Scripted(503, problem(503, "overloaded", "Later."), {"Retry-After": "20"})
     service.script.append(refusal)

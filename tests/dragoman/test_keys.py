@@ -92,7 +92,9 @@ def test_a_secret_or_a_redis_that_is_not_there(
     assert "No such file" in capfd.readouterr().err
     monkeypatch.setenv("DRAGOMAN_REDIS_URL", f"redis://127.0.0.1:{closed_port()}/0")
     assert run("keys", "list") == FAILED
-    assert "Redis does not answer" in capfd.readouterr().err
+    complaint = capfd.readouterr().err
+    assert "Redis does not answer" in complaint
+    assert complaint.endswith(". Say where it is: --redis-url, or DRAGOMAN_REDIS_URL.\n")
 
 
 def test_up_refuses_an_open_address_before_anything_starts(secret: str) -> None:
@@ -127,7 +129,9 @@ def test_the_whole_way(secret: str, redis_server: RedisServer, capfd: Capture) -
         assert run("translate", *command, "--key", key) == 0
         assert capfd.readouterr().out == "ruof\n"
         assert run("translate", *command) == FAILED
-        assert "needs an API key" in capfd.readouterr().err
+        complaint = capfd.readouterr().err
+        assert "needs an API key" in complaint
+        assert complaint.endswith(" Here: --key, or DRAGOMAN_API_KEY.\n")
         assert run("top", "--once", "--url", process.url, "--key", key) == 0
         assert run("top", "--once", "--url", process.url) == FAILED
     assert key not in process.log

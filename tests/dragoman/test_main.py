@@ -102,6 +102,16 @@ def test_a_file_into_a_file(service: FakeService, tmp_path: Path, capfd: Capture
     assert "is one of the files to be translated" in capfd.readouterr().err
 
 
+def test_a_file_that_is_not_there_is_said_to_be_read_as_text(
+    service: FakeService, capfd: Capture
+) -> None:
+    options = ["--from", "en", "--to", "ja", "--url", service.url]
+    assert run("translate", *options, "leter.txt", "and/or", "Come in. Now") == 0
+    output, complaint = capfd.readouterr()
+    assert output == "LETER.TXT\nAND/OR\nCOME IN. NOW\n"
+    assert complaint == "dragoman: there is no file leter.txt; it is translated as text\n"
+
+
 def test_standard_input(service: FakeService) -> None:
     with start("translate", "--from", "en", "--to", "ja", "--url", service.url) as process:
         assert process.communicate("one\n\ntwo\n", timeout=120) == ("ONE\n\nTWO\n", "")
