@@ -47,12 +47,30 @@ def outcome(request_id: str, index: int, value: bytes) -> Outcome:
     return found
 
 
-def view(tenant: str, request_id: str, answer: Any) -> tuple[RequestStatus, dict[int, Outcome]]:
+def view(
+    tenant: str, request_id: str, answer: Any
+) -> tuple[RequestStatus, dict[int, Outcome]] | None:
     """What ``watch`` answers: a request's status, whose wait is that of everything outstanding,
-    and, if they were asked for, its outcomes by record index."""
-    fields, now_ms, outstanding, rate, stored = answer
+    and, if they were asked for, its outcomes by record index. None if its hash is damaged: then
+    there is nothing to tell of it."""
+    try:
+        status = _status(tenant, request_id, answer)
+    except (TypeError, ValueError, AttributeError, msgspec.DecodeError):
+        log.error("request %s cannot be read", request_id)
+        return None
+    stored = answer[4]
+    outcomes = {
+        int(field): outcome(request_id, int(field), value)
+        for field, value in zip(stored[::2], stored[1::2], strict=True)
+        if field.isdigit()
+    }
+    return status, outcomes
+
+
+def _status(tenant: str, request_id: str, answer: Any) -> RequestStatus:
+    fields, now_ms, outstanding, rate = answer[:4]
     total, remaining, chars_per_s = int(fields[1]), int(fields[2]), number(rate)
-    status = RequestStatus(
+    return RequestStatus(
         id=request_id,
         tenant=tenant,
         model=fields[4].decode(),
@@ -69,12 +87,6 @@ def view(tenant: str, request_id: str, answer: Any) -> tuple[RequestStatus, dict
         now_ms=int(now_ms),
         estimated_wait_s=int(outstanding) / chars_per_s if chars_per_s else None,
     )
-    outcomes = {
-        int(field): outcome(request_id, int(field), value)
-        for field, value in zip(stored[::2], stored[1::2], strict=True)
-        if field.isdigit()
-    }
-    return status, outcomes
 
 
 def model(name: str, fields: Mapping[bytes, bytes]) -> ModelEntry:

@@ -197,6 +197,27 @@ async def test_whose_idempotency_key_went_to_another_after_the_loss_is_lost(
     await deaf.stop()
 
 
+@pytest.mark.parametrize("damage", [{"total": "two"}, {"ids": "["}, {"source": b"\xff"}])
+async def test_a_damaged_request_keeps_the_sweep_from_nobody(
+    damage: dict[str, Any], producer: Producer, consumer: Consumer, redis_server: RedisServer
+) -> None:
+    deaf = Waiter(producer)
+    damaged, sound = submission(producer, ["a"]), submission(producer, ["b"])
+    with (
+        deaf.watching("default", damaged.id) as watch,
+        deaf.watching("default", sound.id) as other,
+    ):
+        for request in (damaged, sound):
+            await producer.submit(request)
+        serve(consumer)
+        redis_server.client.hset(KEYS.request("default", damaged.id), mapping=damage)
+        await deaf.sweep(time.monotonic() + 10)
+        assert await other.finished(0)
+        assert await watch.finished(0)
+    assert await producer.view("default", damaged.id) is None
+    await deaf.stop()
+
+
 async def test_a_lost_request_that_cannot_be_submitted_again_ends_its_watch(
     producer: Producer, redis_server: RedisServer
 ) -> None:
