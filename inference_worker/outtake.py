@@ -179,8 +179,10 @@ class Outtake:
     def _try(self, unit: Unit, again: Again) -> list[Spot]:
         """Hands a sentence to the engine once more, for those who can wait for it; returns the
         spots of the others."""
-        patient = [spot for spot in unit.spots if self._can_wait(spot.draft)]
-        others = [spot for spot in unit.spots if spot not in patient]
+        patient: list[Spot] = []
+        others: list[Spot] = []
+        for spot in unit.spots:
+            (patient if self._can_wait(spot.draft) else others).append(spot)
         if patient:
             unit.spots, unit.case = patient, again.case
             unit.sentence = replace(unit.sentence, source=again.source, no_repeat_ngram=again.ngram)
