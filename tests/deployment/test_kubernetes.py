@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.documents import EXAMINED_AT_ONCE
 from api.metrics import Metrics
+from api.shelf import EXAMINED_AT_ONCE
 from broker import users
 from broker.document_settings import DocumentSettings
 from broker.keys import Keys
