@@ -19,8 +19,8 @@ from benchmarks import report, servers
 # By module: minutes on two processors (0: not in --all), and what it asks.
 BENCHMARKS = {
     "pipeline": (6, "what share of the bare engine is left behind HTTP and Redis"),
-    "latency": (4, "how much later an answer comes because of them"),
-    "peers": (15, "what others make of the same weights under the same load"),
+    "latency": (5, "how much later an answer comes because of them"),
+    "peers": (18, "what others make of the same weights under the same load"),
     "memory": (3, "what the translation memory is worth, and costs"),
     "quality": (2, "what self-checks catch, mend and spoil"),
     "overload": (2, "three times more than can be done"),

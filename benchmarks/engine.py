@@ -6,8 +6,10 @@
 ``418m`` is the shape of facebook/m2m100_418M with weights that give the outputs planned lengths
 (benchmarks/countdown.py). A cell is slots × beams. The contenders of a cell take turns within each
 round, so that a busy machine disturbs all of them; each one's median round counts. Ratios are given
-in CPU time of this process and in wall time: with one thread they should agree. On a GPU wall time
-counts, transformers computes in bfloat16, and the floor that the device sets is given too.
+in CPU time of this process and in wall time: with one thread they should agree. The bundled model
+in int8 does not always say what it says in float32, and may loop where the other does not: then the
+contenders' tokens differ, and so does what they had to do. On a GPU wall time counts, transformers
+computes in bfloat16, and the floor that the device sets is given too.
 """
 
 import argparse

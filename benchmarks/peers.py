@@ -246,7 +246,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     names = [peer.name for peer in PEERS]
     add("--peers", default=",".join(names), help="some of them, with commas")
-    add("--rounds", type=int, default=3, help="through all of them, five minutes each")
+    add("--rounds", type=int, default=3, help="through all of them, six minutes each")
     add("--seconds", type=float, default=5.0, help="of saturation; twice that at the common load")
     add("--rate", type=float, default=5.0, help="requests a second of the common load")
     add("--patience-s", type=float, default=5.0, help="how long a caller waits at overload")
