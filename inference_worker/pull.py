@@ -67,7 +67,10 @@ def pull(name: str, revision: str, cache: Path) -> Checkpoint:
     if not is_hub_name(name):
         raise CheckpointError(f"{name} is neither a directory nor a hub name like owner/model")
     place = home(name, cache)
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"--cache-dir {cache} cannot be used: {error.strerror}") from error
     with _lock(place / ".lock"):
         commit = _fetch(name, revision, place)
         _write_whole(place / PIN_FILE, commit + "\n")

@@ -129,6 +129,14 @@ def test_an_unknown_name_is_a_readable_error(hub: Hub, cache: Path) -> None:
         pull("../escape", "", cache)
 
 
+def test_a_cache_that_cannot_be_written_is_a_readable_error(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        CheckpointError, match=r"--cache-dir .*file cannot be used: Not a directory"
+    ):
+        pull(NAME, "", tmp_path / "file")
+
+
 def test_two_pulls_at_once_fetch_once(hub: Hub, cache: Path) -> None:
     revisions: list[str] = []
     threads = [
