@@ -53,22 +53,6 @@ async def test_a_second_finisher_changes_nothing(producer: Producer, consumer: C
     assert (view[0].done, view[0].state, view[1][0].text) == (1, "queued", "eno")
 
 
-async def test_failed_and_mixed_requests_end_in_the_right_state(
-    producer: Producer, consumer: Consumer
-) -> None:
-    failing, mixed = submission(producer, ["a", "b"]), submission(producer, ["c", "d"])
-    await producer.submit(failing)
-    await producer.submit(mixed)
-    error = Outcome(error=Failure("internal", "broken"))
-    completions = [
-        Completion(d, Outcome(text="T") if d.record.text == "c" else error)
-        for d in consumer.read(8, 8, 0)
-    ]
-    consumer.complete(completions)
-    views = [await producer.view("default", request.id) for request in (failing, mixed)]
-    assert [view and view[0].state for view in views] == ["failed", "done"]
-
-
 async def test_deadlines_are_checked_before_model_time_is_spent(
     producer: Producer, consumer: Consumer, wait_until: Callable[..., Any]
 ) -> None:

@@ -22,18 +22,6 @@ from tests.waiting import reached
 KEYS = Keys("0")
 
 
-async def test_a_finished_request_wakes_its_waiter(
-    producer: Producer, waiter: Waiter, consumer: Consumer
-) -> None:
-    request = submission(producer, ["a"])
-    with waiter.watching("default", request.id, request) as watch:
-        await producer.submit(request)
-        assert not await watch.finished(0.01)
-        assert serve(consumer) == 1
-        assert await watch.finished(60)
-    assert waiter.watches == {}
-
-
 async def test_progress_is_told_as_it_happens(
     producer: Producer, waiter: Waiter, consumer: Consumer
 ) -> None:
@@ -293,6 +281,7 @@ async def test_news_of_an_end_tell_its_outcomes_if_one_call_brought_them(
     request = submission(producer, ["a", "b"])
     with waiter.watching("default", request.id, request) as watch:
         await producer.submit(request)
+        assert not await watch.finished(0.01)
         assert watch.ending is None
         assert serve(consumer) == 2
         assert await watch.finished(60)
@@ -300,6 +289,7 @@ async def test_news_of_an_end_tell_its_outcomes_if_one_call_brought_them(
         view = await producer.view("default", request.id)
     assert view is not None
     assert (watch.ending.state, watch.ending.outcomes) == ("done", view[1])
+    assert waiter.watches == {}
 
 
 @pytest.mark.parametrize("text", ["x" * 5_000, "a"])
