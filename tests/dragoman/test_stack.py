@@ -20,6 +20,7 @@ START_S = 240.0  # two cores, shared with other tests
 ENVIRONMENT = {
     "DRAGOMAN_LEASE_S": "4",  # what a killed worker held moves on soon
     "DRAGOMAN_HEARTBEAT_S": "1",
+    "DRAGOMAN_REDIS_TIMEOUT_S": "20",
     "DRAGOMAN_THREADS": "1",
     "DRAGOMAN_BEAMS": "1",
 }
