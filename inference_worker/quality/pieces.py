@@ -1,5 +1,5 @@
-"""The last way to keep what must stay as it is: a sentence is cut at its placeholders and
-addresses, the words between them are translated piece by piece, and all else keeps its place.
+"""The last way to keep what must stay as it is: a sentence is cut at its placeholders, addresses
+and emoji, the words between them are translated piece by piece, and all else keeps its place.
 
 What comes out reads less well than a sentence translated whole, and lacks nothing.
 """
@@ -60,10 +60,11 @@ class Pieces:
 
 
 def cut(source: str, target: str) -> Pieces | None:
-    """The pieces of a sentence, or None if nothing in it is to be kept or nothing is left."""
+    """The pieces of a sentence, or None if it has no placeholder or address, or nothing else. Emoji
+    keep their place too."""
     kept = spans.kept(source)
     frame, texts, held, at = [], [], "", 0
-    for start, end in [*kept, (len(source), len(source))]:
+    for start, end in [*sorted(kept + spans.emoji(source)), (len(source), len(source))]:
         before, words, after = _apart(source[at:start])
         held += _signs(before, target)
         if words:

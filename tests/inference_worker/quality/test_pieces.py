@@ -26,6 +26,7 @@ def done(source: str, target: str, *translations: str) -> str:
         ("{name}さん、https://a.example を見て。", ("さん", "を見て")),
         ("Click <b>here</b>!", ("Click", "here")),
         ("Room 12 of {house}", ("Room 12 of",)),
+        ("😀 Hello {name} 👍🏽, see you 🇯🇵", ("Hello", "see you")),
     ],
 )
 def test_words_between_what_is_kept_are_the_pieces(source: str, texts: tuple[str, ...]) -> None:
@@ -35,7 +36,9 @@ def test_words_between_what_is_kept_are_the_pieces(source: str, texts: tuple[str
     assert pieces.next == texts[0]
 
 
-@pytest.mark.parametrize("source", ["No placeholder.", "{a} {b}", "{a}: 12, {b}", ""])
+@pytest.mark.parametrize(
+    "source", ["No placeholder.", "Hello 😀 you", "{a} {b}", "{a}: 12, {b}", ""]
+)
 def test_there_may_be_nothing_to_cut(source: str) -> None:
     assert cut(source, "de") is None
 
@@ -57,7 +60,9 @@ def test_scores_are_the_mean_of_the_pieces() -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["{a}", "%s", "https://e.example/x", "ok", "Wörter", ", ", ". ", " "])
+        st.sampled_from(
+            ["{a}", "%s", "😀", "❤️", "https://e.example/x", "ok", "Wörter", ", ", ". ", " "]
+        )
     ),
     st.sampled_from(["de", "ja"]),
 )
@@ -68,5 +73,5 @@ def test_nothing_that_must_stay_is_lost(parts: list[str], target: str) -> None:
         return
     for number in range(len(pieces.texts)):
         pieces = pieces.translated(f"t{number}", 0.0)
-    kept = spans.placeholders(source) + spans.addresses(source)
+    kept = spans.kept(source) + spans.emoji(source)
     assert spans.missing(source, kept, pieces.joined) == 0
