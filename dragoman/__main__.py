@@ -166,7 +166,9 @@ def run_demo(
         ctrl_c_is_ours(),
         stack.Interrupts() as interrupts,
         readable_errors(),
-        stack.assembled(settings, broker_settings([], "dragoman demo"), complain) as supervisor,
+        stack.assembled(
+            settings, broker_settings([], "dragoman demo"), complain, operated=False
+        ) as supervisor,
     ):
         if not demo.run(supervisor, interrupts, stack.url(settings), say):
             raise typer.Exit(INTERRUPTED)

@@ -82,8 +82,11 @@ def assembled(
     settings: StackSettings,
     broker: BrokerSettings,
     say: Callable[[str], None],
+    *,
+    operated: bool = True,
 ) -> Iterator[Supervisor]:
-    """The stack, ready to be run; its temporary files last as long as the context.
+    """The stack, ready to be run; its temporary files last as long as the context. Unless
+    ``operated``, it does not last long enough for an operator to need its Redis.
 
     Raises StackFailed when something it needs is missing or taken.
     """
@@ -106,10 +109,9 @@ def assembled(
             redis = {"DRAGOMAN_REDIS_URL": broker.redis_url, "DRAGOMAN_REDIS_PASSWORD_FILE": ""}
             command = embedded_redis.command(server, run_dir, data_dir, lock)
             stages.append(Stage([command], lambda: load_functions(broker)))
-            say(
-                "For dragoman keys, dead-letters and memory:"
-                f" export DRAGOMAN_REDIS_URL={broker.redis_url}"
-            )
+            if operated:
+                commands = "dragoman keys, dead-letters and memory"
+                say(f"For {commands}: export DRAGOMAN_REDIS_URL={broker.redis_url}")
         tier_commands = [
             *tiers.workers(settings, redis),
             *tiers.documents(settings, redis),

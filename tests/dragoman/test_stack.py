@@ -160,6 +160,7 @@ def test_a_life_with_deaths(tmp_path: Path, wait_until: Wait) -> None:
 def test_demo(tmp_path: Path) -> None:
     demo = Up(tmp_path, "demo", "--device", "cpu")
     assert demo.process.wait(START_S) == 0, demo.complained()
+    assert "DRAGOMAN_REDIS_URL" not in demo.complained()  # it is gone in a moment
     assert "Life is like a box of chocolates.\n  " in demo.printed()
     japanese = [line for line in demo.printed().splitlines() if line.startswith("  ")]
     assert len(japanese) == 7
