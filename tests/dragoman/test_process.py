@@ -25,13 +25,13 @@ def alive(pid: int) -> bool:
 
 
 def finish(process: Process, wait_until: Wait) -> list[str]:
-    """All it prints until it has ended."""
+    """All it prints until it has ended, and whoever else may print."""
     printed: list[str] = []
 
     def ended() -> bool:
         code = process.exit_code()
         printed.extend(process.lines())
-        return code is not None
+        return code is not None and process.fileno() == -1
 
     wait_until(ended, description="the child ends")
     return printed
