@@ -110,8 +110,4 @@ class Decoding:
         if guilty.case.first is not None:  # a second try: no translation of it, but there is one
             self._outtake.translated([Translated(guilty, (), perf_counter())])
             return
-        drafts = {spot.draft for spot in guilty.spots}
-        self._roster.drop(drafts)
-        for draft in drafts:
-            if self._holdings.close(draft):
-                self._outtake.fail(draft.delivery, "internal", "The model failed on this text.")
+        self._outtake.give_up(guilty, "The model failed on this text.")

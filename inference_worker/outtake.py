@@ -90,6 +90,14 @@ class Outtake:
         outcome = failure(delivery, self._model.name, self._consumer.worker, code, detail)
         self._post([End(delivery, outcome, dead=code == "poison")])
 
+    def give_up(self, unit: Unit, detail: str) -> None:
+        """A sentence that has no translation: the records that it is of have none either."""
+        drafts = {spot.draft for spot in unit.spots}
+        self._roster.drop(drafts)
+        for draft in drafts:
+            if self._holdings.close(draft):
+                self.fail(draft.delivery, "internal", detail)
+
     def discard(self, delivery: Delivery) -> None:
         """A record that needs no outcome."""
         self._post([End(delivery, None)])
@@ -151,7 +159,12 @@ class Outtake:
         try:
             reading = self._model.reviewer.review(unit.case, translated.hypotheses)
         except Exception as error:  # one bad translation must not take others along
-            self._give_up(unit, error)
+            requests = {spot.draft.delivery.record.request for spot in unit.spots}
+            log.error(
+                "a translation cannot be read: %s; of requests %s",
+                *(type(error).__name__, ", ".join(sorted(requests))),
+            )
+            self.give_up(unit, "The model's translation cannot be read.")
             return []
         spots = unit.spots
         if isinstance(reading, Again):
@@ -163,18 +176,6 @@ class Outtake:
         for spot in spots:
             spot.draft.settle_reading(spot.at, reading, translated.ended_s)
         return list(dict.fromkeys(spot.draft for spot in spots))
-
-    def _give_up(self, unit: Unit, error: Exception) -> None:
-        """Fails the records of a sentence whose translation cannot be read."""
-        drafts = {spot.draft for spot in unit.spots}
-        log.error(
-            "a translation cannot be read: %s; of requests %s",
-            *(type(error).__name__, ", ".join(sorted(d.delivery.record.request for d in drafts))),
-        )
-        self._roster.drop(drafts)
-        for draft in drafts:
-            if self._holdings.close(draft):
-                self.fail(draft.delivery, "internal", "The model's translation cannot be read.")
 
     def _try(self, unit: Unit, again: Again) -> list[Spot]:
         """Hands a sentence to the engine once more, for those who can wait for it; returns the

@@ -131,8 +131,9 @@ class WorkerSettings:
 
     def batch_on(self, device: str) -> int:
         """Sentences of a batch of CTranslate2 on a device."""
-        rows = ROWS_CPU if device == "cpu" else SLOTS * self.beams
-        return self.slots or max(1, min(SLOTS, rows // self.beams))
+        if self.slots or device != "cpu":
+            return self.slots or SLOTS
+        return max(1, min(SLOTS, ROWS_CPU // self.beams))
 
     def threads_here(self) -> int:
         """CPU threads of the model. Half, since a second OpenMP thread on a CPU that is busy with
