@@ -2,14 +2,13 @@
 
 import logging
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from api.process import STOP_SIGNALS, bind, run
+from api.process import bind, run
 from api.settings import ApiSettings
 from api.supervisor import Supervisor
 from broker import functions, logs
@@ -17,6 +16,7 @@ from broker.document_settings import DocumentSettings
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.options import parse
 from broker.settings import BrokerSettings
+from broker.stopping import stop_at_once
 from broker.tenants import KeySettings, check_exposure, read_secret
 
 log = logging.getLogger("dragoman.api")
@@ -72,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Dragoman's HTTP tier: takes requests in and hands them to the broker.",
     )
     logs.configure(settings.log_level)
-    # Until it serves: the first process of a container ignores a signal that it has no handler for.
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: sys.exit(0))
+    stop_at_once()
     try:
         check_exposure(settings.host, keys)
         if keys.key_secret_file:

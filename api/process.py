@@ -23,12 +23,12 @@ from broker import logs
 from broker.document_settings import DocumentSettings
 from broker.errors import BrokerError
 from broker.settings import BrokerSettings
+from broker.stopping import STOP_SIGNALS
 from broker.tenants import KeySettings
 
 log = logging.getLogger("dragoman.api")
 
 KEEP_ALIVE_S = 75  # longer than common load balancers keep idle connections, so that they end them
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LOOK_S = 0.1
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from broker.document_settings import DocumentSettings
 from broker.errors import BrokerError, BrokerUnavailable
 from broker.options import parse
 from broker.settings import BrokerSettings
+from broker.stopping import stop_at_once
 from document_worker.settings import DocumentWorkerSettings
 from document_worker.translation import Translator
 from document_worker.worker import DocumentWorker
@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Translates the documents that the API has taken.",
     )
     logs.configure(settings.log_level)
-    # Until RQ has its own: the first process of a container ignores a signal without a handler.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+    stop_at_once()
     try:
         _awaited(lambda: functions.init(broker), settings.connect_s)
         connection = connect_queue(broker, shared)

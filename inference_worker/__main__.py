@@ -1,7 +1,6 @@
 """The ``dragoman-worker`` command: serves a checkpoint, or with ``pull NAME`` fetches one."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from broker import functions, logs
 from broker.errors import BrokerError
 from broker.options import option, parse
 from broker.settings import BrokerSettings
+from broker.stopping import stop_at_once
 from inference_worker.checkpoint import CheckpointError, find
 from inference_worker.decoding import EngineBroken
 from inference_worker.hang import Watchdog
@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; the exit status tells how it went: 0, 1 for an error, 2 for bad usage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logs.configure("info")
-    # Until there is work to drain, being told to stop is no error and needs no traceback.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+    stop_at_once()
     try:
         if arguments[:1] == ["pull"]:
             _pull(arguments[1:])
